@@ -1,0 +1,1 @@
+//! Roadrunner in one process: pages of linear memory copied and exchanged

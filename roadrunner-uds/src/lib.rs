@@ -1,0 +1,1 @@
+//! Roadrunner on one host: payloads between linear memories of two processes over UNIX sockets

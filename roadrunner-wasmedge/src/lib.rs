@@ -1,0 +1,1 @@
+//! Roadrunner on WasmEdge: functions, workflows and the roadrunner program

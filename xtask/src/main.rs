@@ -1,0 +1,2 @@
+//! The runner of this repository.
+fn main() {}
