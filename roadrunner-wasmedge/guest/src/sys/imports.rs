@@ -1,0 +1,62 @@
+//! The host's functions. `crate::testing` stands in for this module on other targets than wasm32.
+
+mod raw {
+    #[link(wasm_import_module = "roadrunner")]
+    extern "C" {
+        pub(super) fn send(
+            target: *const u8,
+            target_len: usize,
+            ptr: *const u8,
+            len: usize,
+            flags: u32,
+        ) -> i32;
+        pub(super) fn log(level: i32, ptr: *const u8, len: usize) -> i32;
+        pub(super) fn fail(ptr: *const u8, len: usize) -> i32;
+        pub(super) fn deadline_left() -> i64;
+    }
+}
+
+const GIVE: u32 = 1;
+
+/// Gives `bytes` away: their content is undefined afterwards.
+pub(crate) fn send(target: &str, bytes: &mut [u8]) -> i32 {
+    // SAFETY: both regions are live for the call. The host may write the second, which is borrowed exclusively and where
+    // any byte is a valid value; its pointer is derived from that exclusive borrow.
+    unsafe {
+        raw::send(
+            target.as_ptr(),
+            target.len(),
+            bytes.as_mut_ptr(),
+            bytes.len(),
+            GIVE,
+        )
+    }
+}
+
+pub(crate) fn send_copy(target: &str, bytes: &[u8]) -> i32 {
+    // SAFETY: both regions are live for the call, and without `GIVE` the host only reads them.
+    unsafe {
+        raw::send(
+            target.as_ptr(),
+            target.len(),
+            bytes.as_ptr(),
+            bytes.len(),
+            0,
+        )
+    }
+}
+
+pub(crate) fn log(level: i32, text: &str) -> i32 {
+    // SAFETY: the region is live for the call, and the host only reads it.
+    unsafe { raw::log(level, text.as_ptr(), text.len()) }
+}
+
+pub(crate) fn fail(reason: &str) -> i32 {
+    // SAFETY: the region is live for the call, and the host only reads it.
+    unsafe { raw::fail(reason.as_ptr(), reason.len()) }
+}
+
+pub(crate) fn deadline_left() -> i64 {
+    // SAFETY: no memory is involved.
+    unsafe { raw::deadline_left() }
+}
