@@ -1,0 +1,347 @@
+//! Frames: what crosses a byte stream. Pure code, no I/O and no clock.
+//!
+//! Every frame starts with a header of 24 bytes, numbers little-endian:
+//!
+//! | bytes | what |
+//! | --- | --- |
+//! | 0..2 | `RR` |
+//! | 2 | version, 1 |
+//! | 3 | kind: 1 hello, 2 data, 3 acknowledgement, 4 end |
+//! | 4 | data: the method that carries it ([`Method::code`]); else 0 |
+//! | 5 | data: copies that the sender's side made; else 0 |
+//! | 6 | data: 1 if the receiver is to acknowledge it, else 0 |
+//! | 7 | 0 |
+//! | 8..16 | data and acknowledgement: sequence number, from 0; else 0 |
+//! | 16..24 | bytes that follow: the payload, or the hello's body; else 0 |
+//!
+//! A hello's body is the sender's limit (8 bytes) and the name of the link, UTF-8, up to [`MAX_NAME`] bytes.
+
+use crate::receipt::Method;
+use std::error::Error;
+use std::fmt;
+
+/// Bytes of a header.
+pub const HEADER_LEN: usize = 24;
+/// Longest name of a link, in bytes.
+pub const MAX_NAME: usize = 255;
+/// The version of the frames that this crate speaks.
+pub const VERSION: u8 = 1;
+
+const MAGIC: [u8; 2] = *b"RR";
+const LIMIT_LEN: usize = 8;
+
+/// What a frame is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// The first frame of either side; a [`Hello`] follows.
+    Hello,
+    /// A payload follows.
+    Data {
+        /// How it is carried.
+        method: Method,
+        /// Copies that the sender's side made, the kernel's included.
+        copies: u8,
+        /// Whether the receiver is to acknowledge it.
+        acknowledge: bool,
+    },
+    /// The payload of this sequence number has been received, whole.
+    Acknowledgement,
+    /// No payload follows.
+    End,
+}
+
+/// The header of a frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Header {
+    /// What it is.
+    pub kind: Kind,
+    /// Which payload it is about.
+    pub sequence: u64,
+    /// Bytes that follow.
+    pub length: u64,
+}
+
+impl Header {
+    /// The header as it crosses the stream.
+    #[must_use]
+    pub fn encode(&self) -> [u8; HEADER_LEN] {
+        let (kind, method, copies, acknowledge) = match self.kind {
+            Kind::Hello => (1, 0, 0, false),
+            Kind::Data {
+                method,
+                copies,
+                acknowledge,
+            } => (2, method.code(), copies, acknowledge),
+            Kind::Acknowledgement => (3, 0, 0, false),
+            Kind::End => (4, 0, 0, false),
+        };
+        let mut bytes = [0; HEADER_LEN];
+        bytes[..2].copy_from_slice(&MAGIC);
+        bytes[2..7].copy_from_slice(&[VERSION, kind, method, copies, u8::from(acknowledge)]);
+        bytes[8..16].copy_from_slice(&self.sequence.to_le_bytes());
+        bytes[16..].copy_from_slice(&self.length.to_le_bytes());
+        bytes
+    }
+
+    /// Reads a header. What it accepts, [`encode`](Self::encode) gives back bit for bit.
+    ///
+    /// # Errors
+    /// The [`FrameError`] that names the first field that is wrong.
+    pub fn decode(bytes: &[u8; HEADER_LEN]) -> Result<Self, FrameError> {
+        let [m0, m1, version, kind, method, copies, acknowledge, reserved, numbers @ ..] = *bytes;
+        if [m0, m1] != MAGIC {
+            return Err(FrameError::NotAFrame);
+        }
+        if version != VERSION {
+            return Err(FrameError::Version(version));
+        }
+        let mut halves = [[0; 8]; 2];
+        halves[0].copy_from_slice(&numbers[..8]);
+        halves[1].copy_from_slice(&numbers[8..]);
+        let [sequence, length] = halves.map(u64::from_le_bytes);
+        let kind = match kind {
+            1 => Kind::Hello,
+            2 => Kind::Data {
+                method: Method::from_code(method).ok_or(FrameError::Field("method"))?,
+                copies,
+                acknowledge: acknowledge == 1,
+            },
+            3 => Kind::Acknowledgement,
+            4 => Kind::End,
+            other => return Err(FrameError::Kind(other)),
+        };
+        let header = Self {
+            kind,
+            sequence,
+            length,
+        };
+        let unnumbered = matches!(kind, Kind::Hello | Kind::End);
+        let bodiless = matches!(kind, Kind::Acknowledgement | Kind::End);
+        if unnumbered && sequence != 0 {
+            return Err(FrameError::Field("sequence"));
+        }
+        if bodiless && length != 0 {
+            return Err(FrameError::Field("length"));
+        }
+        // All that is left to be wrong is a field that this kind does not use.
+        if reserved != 0 || header.encode() != *bytes {
+            return Err(FrameError::Field("unused field"));
+        }
+        Ok(header)
+    }
+}
+
+/// The body of a hello: what one side says of itself before any payload.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hello {
+    limit: u64,
+    name: String,
+}
+
+impl Hello {
+    /// A side that takes payloads of up to `limit` bytes, on the link of that name.
+    ///
+    /// # Errors
+    /// [`FrameError::Name`] if the name is longer than [`MAX_NAME`] bytes.
+    pub fn new(limit: u64, name: &str) -> Result<Self, FrameError> {
+        if name.len() > MAX_NAME {
+            return Err(FrameError::Name);
+        }
+        Ok(Self {
+            limit,
+            name: name.to_owned(),
+        })
+    }
+
+    /// Bytes of the longest payload that the sender of this hello takes.
+    #[must_use]
+    pub fn limit(&self) -> u64 {
+        self.limit
+    }
+
+    /// The name of the link.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Header and body as they cross the stream.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        let header = Header {
+            kind: Kind::Hello,
+            sequence: 0,
+            length: (LIMIT_LEN + self.name.len()) as u64,
+        };
+        let mut bytes = header.encode().to_vec();
+        bytes.extend_from_slice(&self.limit.to_le_bytes());
+        bytes.extend_from_slice(self.name.as_bytes());
+        bytes
+    }
+
+    /// How many bytes of body to read after `header`.
+    ///
+    /// # Errors
+    /// [`FrameError::Unexpected`] if it is no hello's, [`FrameError::Field`] if a hello is never that long.
+    pub fn body_len(header: &Header) -> Result<usize, FrameError> {
+        if header.kind != Kind::Hello {
+            return Err(FrameError::Unexpected("something else before the hello"));
+        }
+        match usize::try_from(header.length) {
+            Ok(len) if (LIMIT_LEN..=LIMIT_LEN + MAX_NAME).contains(&len) => Ok(len),
+            _ => Err(FrameError::Field("length")),
+        }
+    }
+
+    /// Reads a body.
+    ///
+    /// # Errors
+    /// [`FrameError::Field`] if it is too short, [`FrameError::Name`] if the name is not UTF-8 or too long.
+    pub fn decode_body(body: &[u8]) -> Result<Self, FrameError> {
+        let (limit, name) = body
+            .split_first_chunk::<LIMIT_LEN>()
+            .ok_or(FrameError::Field("length"))?;
+        let name = std::str::from_utf8(name).map_err(|_| FrameError::Name)?;
+        Self::new(u64::from_le_bytes(*limit), name)
+    }
+}
+
+/// Why bytes are not a frame, or not one that belongs here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum FrameError {
+    /// The first two bytes are not a frame's.
+    NotAFrame,
+    /// A version that this crate does not speak.
+    Version(u8),
+    /// A kind of frame that this version does not have.
+    Kind(u8),
+    /// A field whose value it cannot have.
+    Field(&'static str),
+    /// A name of a link that is too long or not UTF-8.
+    Name,
+    /// A good frame in the wrong place.
+    Unexpected(&'static str),
+}
+
+impl fmt::Display for FrameError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotAFrame => write!(f, "these bytes do not start a frame"),
+            Self::Version(version) => {
+                write!(f, "frames of version {version}, where {VERSION} is spoken")
+            }
+            Self::Kind(kind) => write!(f, "a frame of the unknown kind {kind}"),
+            Self::Field(field) => write!(f, "a frame with a bad {field}"),
+            Self::Name => write!(
+                f,
+                "a link's name that is not UTF-8 of at most {MAX_NAME} bytes"
+            ),
+            Self::Unexpected(what) => write!(f, "{what}"),
+        }
+    }
+}
+
+impl Error for FrameError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn header() -> impl Strategy<Value = Header> {
+        let data = (
+            proptest::sample::select(Method::ALL.to_vec()),
+            any::<u8>(),
+            any::<bool>(),
+        )
+            .prop_map(|(method, copies, acknowledge)| Kind::Data {
+                method,
+                copies,
+                acknowledge,
+            });
+        prop_oneof![
+            (data, any::<u64>(), any::<u64>()),
+            any::<u64>().prop_map(|sequence| (Kind::Acknowledgement, sequence, 0)),
+            any::<u64>().prop_map(|length| (Kind::Hello, 0, length)),
+            Just((Kind::End, 0, 0)),
+        ]
+        .prop_map(|(kind, sequence, length)| Header {
+            kind,
+            sequence,
+            length,
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn a_header_survives_the_stream(header in header()) {
+            prop_assert_eq!(Header::decode(&header.encode()), Ok(header));
+        }
+
+        #[test]
+        fn a_mutated_header_is_refused_or_is_another_good_one(
+            header in header(), at in 0..HEADER_LEN, value in any::<u8>()
+        ) {
+            let mut bytes = header.encode();
+            bytes[at] = value;
+            if let Ok(decoded) = Header::decode(&bytes) {
+                prop_assert_eq!(decoded.encode(), bytes);
+            }
+        }
+
+        #[test]
+        fn arbitrary_bytes_never_panic(bytes in any::<[u8; HEADER_LEN]>(), body in any::<Vec<u8>>()) {
+            let _ = Header::decode(&bytes);
+            let mut near = bytes;
+            near[..3].copy_from_slice(b"RR\x01");
+            if let Ok(header) = Header::decode(&near) {
+                prop_assert_eq!(header.encode(), near);
+            }
+            if let Ok(hello) = Hello::decode_body(&body) {
+                prop_assert_eq!(&hello.encode()[HEADER_LEN..], &body[..]);
+            }
+        }
+
+        #[test]
+        fn a_hello_survives_the_stream(limit in any::<u64>(), name in "\\PC{0,80}") {
+            prop_assume!(name.len() <= MAX_NAME);
+            let hello = Hello::new(limit, &name).expect("short");
+            let bytes = hello.encode();
+            let (header, body) = bytes.split_first_chunk().expect("a header");
+            let header = Header::decode(header).expect("good");
+            prop_assert_eq!(Hello::body_len(&header), Ok(body.len()));
+            prop_assert_eq!(Hello::decode_body(body), Ok(hello));
+        }
+    }
+
+    #[test]
+    fn every_field_that_a_kind_does_not_use_must_be_zero() {
+        let end = Header {
+            kind: Kind::End,
+            sequence: 0,
+            length: 0,
+        }
+        .encode();
+        for at in 4..HEADER_LEN {
+            let mut bytes = end;
+            bytes[at] = 1;
+            assert!(
+                matches!(Header::decode(&bytes), Err(FrameError::Field(_))),
+                "byte {at}"
+            );
+        }
+    }
+
+    #[test]
+    fn another_version_is_named() {
+        let mut bytes = Header {
+            kind: Kind::End,
+            sequence: 0,
+            length: 0,
+        }
+        .encode();
+        bytes[2] = 9;
+        assert_eq!(Header::decode(&bytes), Err(FrameError::Version(9)));
+    }
+}
