@@ -1,1 +1,17 @@
-//! Roadrunner on one host: payloads between linear memories of two processes over UNIX sockets
+#![doc = include_str!("../README.md")]
+// The example in the README is a whole program.
+#![allow(clippy::needless_doctest_main)]
+
+mod address;
+mod link;
+mod listener;
+mod options;
+#[allow(unsafe_code)]
+mod sys;
+mod wire;
+
+pub use address::{Address, AddressError};
+pub use link::{connect, pair, Link};
+pub use listener::Listener;
+pub use options::Options;
+pub use wire::{Peer, UnixWire};
