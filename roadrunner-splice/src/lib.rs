@@ -1,1 +1,17 @@
-//! Roadrunner between hosts: payloads between linear memories over TCP with vmsplice and splice
+#![doc = include_str!("../README.md")]
+// The example in the README is a whole program.
+#![allow(clippy::needless_doctest_main)]
+
+mod link;
+mod listener;
+mod options;
+mod secret;
+#[allow(unsafe_code)]
+mod sys;
+mod wire;
+
+pub use link::{connect, Link};
+pub use listener::Listener;
+pub use options::{Options, Preference};
+pub use secret::{Secret, SecretError};
+pub use wire::TcpWire;

@@ -3,7 +3,7 @@
 use crate::address::Address;
 use crate::link::{at, Link};
 use crate::options::Options;
-use crate::wire::{wait, UnixWire};
+use crate::wire::{wait, Peer, UnixWire};
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use nix::poll::{PollFd, PollFlags};
@@ -92,8 +92,8 @@ impl Listener {
     /// [`Link::accept`] returned.
     pub fn accept(&mut self, deadline: Deadline) -> Result<Link, TransferError> {
         loop {
-            if let Some(wire) = self.next_ready(deadline)? {
-                return Link::accept(wire, self.options.limit_bytes(), deadline);
+            if let Some(peer) = self.next_ready(deadline)? {
+                return self.open(peer, deadline);
             }
             self.drop_silent()?;
             if deadline.has_passed() {
@@ -102,8 +102,17 @@ impl Listener {
         }
     }
 
+    fn open(&self, peer: Waiting, deadline: Deadline) -> Result<Link, TransferError> {
+        let Waiting { wire, until } = peer;
+        let who = wire.peer();
+        match Link::accept(wire, self.options.limit_bytes(), until.min(deadline)) {
+            Err(TransferError::Timeout) if until < deadline => Err(self.too_slow(who)),
+            opened => opened,
+        }
+    }
+
     /// Waits a while; takes in a peer that connected, and hands out one whose first bytes are there.
-    fn next_ready(&mut self, deadline: Deadline) -> Result<Option<UnixWire>, TransferError> {
+    fn next_ready(&mut self, deadline: Deadline) -> Result<Option<Waiting>, TransferError> {
         let mut events: Vec<_> = self
             .waiting
             .iter()
@@ -117,7 +126,7 @@ impl Listener {
         wait(&mut events, until).map_err(|error| at(&self.address, "wait", error))?;
         let ready = events.iter().position(|event| event.any() != Some(false));
         match ready {
-            Some(index) if index < self.waiting.len() => Ok(Some(self.waiting.remove(index).wire)),
+            Some(index) if index < self.waiting.len() => Ok(Some(self.waiting.remove(index))),
             Some(_) => self.take_in().map(|()| None),
             None => Ok(None),
         }
@@ -151,11 +160,15 @@ impl Listener {
             return Ok(());
         };
         let peer = self.waiting.remove(index).wire.peer();
-        Err(TransferError::Refused(format!(
-            "{peer} connected to {} and said nothing for {:?}",
+        Err(self.too_slow(peer))
+    }
+
+    fn too_slow(&self, peer: Peer) -> TransferError {
+        TransferError::Refused(format!(
+            "{peer} connected to {} and did not say what it wants within {:?}",
             self.address,
             self.options.handshake_timeout()
-        )))
+        ))
     }
 }
 

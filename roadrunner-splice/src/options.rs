@@ -1,0 +1,116 @@
+//! What an end of a link may be told.
+
+use crate::secret::Secret;
+use roadrunner_core::DEFAULT_LIMIT;
+use std::time::Duration;
+
+/// Which way payloads are carried. What really ran is in each [`Receipt`](roadrunner_core::Receipt).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Preference {
+    /// Spliced where that can be done, from [`Options::splice_from`] on, and written otherwise.
+    #[default]
+    Auto,
+    /// Always written.
+    Write,
+}
+
+/// How to listen, to connect and to carry.
+///
+/// ```
+/// use roadrunner_splice::{Options, Preference};
+///
+/// let options = Options::default().limit(64 << 20).prefer(Preference::Write);
+/// # drop(options);
+/// ```
+#[derive(Debug, Clone)]
+pub struct Options {
+    pub(crate) limit: u64,
+    pub(crate) buffer: Option<usize>,
+    pub(crate) handshake: Duration,
+    pub(crate) congestion: Option<String>,
+    pub(crate) secret: Option<Secret>,
+    pub(crate) preference: Preference,
+    pub(crate) chunk: usize,
+    pub(crate) splice_from: u64,
+}
+
+impl Default for Options {
+    /// Payloads of up to [`DEFAULT_LIMIT`] bytes, the system's buffers, three seconds for a handshake, no secret,
+    /// chunks of 256 KiB, splicing from 1 MiB on.
+    fn default() -> Self {
+        Self {
+            limit: DEFAULT_LIMIT,
+            buffer: None,
+            handshake: Duration::from_secs(3),
+            congestion: None,
+            secret: None,
+            preference: Preference::Auto,
+            chunk: 256 << 10,
+            splice_from: 1 << 20,
+        }
+    }
+}
+
+impl Options {
+    /// Bytes of the longest payload that this end takes. The link's limit is the lower one of its two ends.
+    #[must_use]
+    pub fn limit(mut self, bytes: u64) -> Self {
+        self.limit = bytes;
+        self
+    }
+
+    /// Bytes of the socket's buffers (`SO_SNDBUF`, `SO_RCVBUF`; the system doubles the number and caps it, socket(7)).
+    /// Left alone, the system adapts them to the connection, which is usually better.
+    #[must_use]
+    pub fn buffer(mut self, bytes: usize) -> Self {
+        self.buffer = Some(bytes);
+        self
+    }
+
+    /// How long an accepted peer may take to prove itself and say what it wants.
+    #[must_use]
+    pub fn handshake(mut self, timeout: Duration) -> Self {
+        self.handshake = timeout;
+        self
+    }
+
+    /// The congestion control to ask for (`TCP_CONGESTION`, tcp(7)). If the system does not have it, the connection
+    /// keeps the system's; [`TcpWire::congestion`](crate::TcpWire::congestion) says which one runs.
+    ///
+    /// Without this call it is the system's, except that `bbr`, which paces and thereby halves the throughput within a
+    /// host, gives way to `cubic` or `reno` on loopback addresses.
+    #[must_use]
+    pub fn congestion(mut self, name: impl Into<String>) -> Self {
+        self.congestion = Some(name.into());
+        self
+    }
+
+    /// The secret that both sides have to prove to know. Required for every address that is not loopback.
+    #[must_use]
+    pub fn secret(mut self, secret: Secret) -> Self {
+        self.secret = Some(secret);
+        self
+    }
+
+    /// Which way payloads are carried.
+    #[must_use]
+    pub fn prefer(mut self, preference: Preference) -> Self {
+        self.preference = preference;
+        self
+    }
+
+    /// Bytes of the pipe that payloads are spliced through, and of one step through it. The system rounds it up to a
+    /// power of two of pages; 64 to 256 KiB are the fastest, and 1 MiB is the most without privilege (pipe(7)).
+    #[must_use]
+    pub fn chunk(mut self, bytes: usize) -> Self {
+        self.chunk = bytes;
+        self
+    }
+
+    /// Bytes of the smallest payload that is spliced.
+    #[must_use]
+    pub fn splice_from(mut self, bytes: u64) -> Self {
+        self.splice_from = bytes;
+        self
+    }
+}

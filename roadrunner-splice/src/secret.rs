@@ -1,0 +1,299 @@
+//! The shared secret, and the proof that both sides know it.
+//!
+//! Before any frame, each side sends eight bytes that name this exchange and a fresh nonce of 32 bytes. Then the side
+//! that connected sends HMAC-SHA-256 (RFC 2104) under the secret of its own label and both nonces, and the side that
+//! accepted, once it has checked that, sends the same with its own label. The labels make a message that is sent back
+//! to its sender worthless, the nonces make a recorded one worthless.
+
+use crate::wire::TcpWire;
+use hmac::{Hmac, Mac};
+use roadrunner_core::stream::{write_all, Wire};
+use roadrunner_core::{Deadline, Span, TransferError};
+use sha2::Sha256;
+use std::error::Error;
+use std::fmt;
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+use std::sync::Arc;
+
+const MAGIC: [u8; 8] = *b"RRauth\x00\x01";
+const NONCE_LEN: usize = 32;
+const TAG_LEN: usize = 32;
+const GREETING_LEN: usize = MAGIC.len() + NONCE_LEN;
+/// What the connecting side sends before it has to be answered.
+pub(crate) const CLAIM_LEN: u16 = (GREETING_LEN + TAG_LEN) as u16;
+
+const SHORTEST: usize = 16;
+const LONGEST: usize = 4096;
+
+type Nonce = [u8; NONCE_LEN];
+
+/// A secret that the two sides of a link share: 16 to 4,096 bytes that nobody can guess, the same on both sides, for
+/// example from `head -c 32 /dev/urandom`.
+///
+/// It proves who is at the other end when the link is opened. It does not encrypt: where others can read or change
+/// packets, run the link through a tunnel.
+#[derive(Clone)]
+pub struct Secret(Arc<[u8]>);
+
+impl Secret {
+    /// The bytes as they are.
+    ///
+    /// # Errors
+    /// [`SecretError`] if there are fewer than 16 or more than 4,096.
+    pub fn from_bytes(bytes: impl AsRef<[u8]>) -> Result<Self, SecretError> {
+        Self::checked(bytes.as_ref(), || "the secret".to_owned())
+    }
+
+    /// The content of a file, without line ends at its end.
+    ///
+    /// # Errors
+    /// [`SecretError`] if it cannot be read, or has fewer than 16 or more than 4,096 bytes.
+    pub fn from_file(path: impl AsRef<Path>) -> Result<Self, SecretError> {
+        let path = path.as_ref();
+        let what = || format!("the secret in {}", path.display());
+        let mut bytes = Vec::new();
+        File::open(path)
+            .and_then(|file| file.take(LONGEST as u64 + 2).read_to_end(&mut bytes))
+            .map_err(|error| SecretError(format!("{} cannot be read: {error}", what())))?;
+        let end = bytes
+            .iter()
+            .rposition(|byte| !matches!(byte, b'\n' | b'\r'));
+        Self::checked(&bytes[..end.map_or(0, |last| last + 1)], what)
+    }
+
+    /// The value of an environment variable.
+    ///
+    /// # Errors
+    /// [`SecretError`] if it is not set, or has fewer than 16 or more than 4,096 bytes.
+    pub fn from_environment(variable: &str) -> Result<Self, SecretError> {
+        let value = std::env::var_os(variable)
+            .ok_or_else(|| SecretError(format!("the variable {variable} is not set")))?;
+        Self::checked(value.as_encoded_bytes(), || {
+            format!("the secret in the variable {variable}")
+        })
+    }
+
+    fn checked(bytes: &[u8], what: impl Fn() -> String) -> Result<Self, SecretError> {
+        match bytes.len() {
+            SHORTEST..=LONGEST => Ok(Self(bytes.into())),
+            len => Err(SecretError(format!(
+                "{} has {} bytes; it needs {SHORTEST} to {LONGEST}",
+                what(),
+                if len > LONGEST {
+                    "too many".to_owned()
+                } else {
+                    len.to_string()
+                }
+            ))),
+        }
+    }
+
+    fn mac(&self, side: Side, nonces: &Nonces) -> Option<Hmac<Sha256>> {
+        // HMAC takes keys of every length; the error is there for other constructions.
+        let mut mac = Hmac::<Sha256>::new_from_slice(&self.0).ok()?;
+        mac.update(side.label());
+        mac.update(&nonces.connecting);
+        mac.update(&nonces.accepting);
+        Some(mac)
+    }
+
+    fn prove(&self, side: Side, nonces: &Nonces) -> Result<[u8; TAG_LEN], TransferError> {
+        let mac = self.mac(side, nonces).ok_or(TransferError::Broken)?;
+        Ok(mac.finalize().into_bytes().into())
+    }
+
+    /// In a time that does not depend on where the difference is.
+    fn proves(&self, side: Side, nonces: &Nonces, tag: &[u8; TAG_LEN]) -> bool {
+        self.mac(side, nonces)
+            .is_some_and(|mac| mac.verify_slice(tag).is_ok())
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret")
+    }
+}
+
+/// Why bytes are no [`Secret`]. It never holds the bytes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SecretError(String);
+
+impl fmt::Display for SecretError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl Error for SecretError {}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Side {
+    Connecting,
+    Accepting,
+}
+
+impl Side {
+    /// Both of one length, so that what follows cannot be shifted into them.
+    fn label(self) -> &'static [u8; 16] {
+        match self {
+            Self::Connecting => b"roadrunner1 here",
+            Self::Accepting => b"roadrunner1 too.",
+        }
+    }
+}
+
+struct Nonces {
+    connecting: Nonce,
+    accepting: Nonce,
+}
+
+/// What the accepting side said to a peer whose answer is awaited.
+#[derive(Debug)]
+pub(crate) struct Challenge(Nonce);
+
+/// Sends the accepting side's nonce.
+pub(crate) fn challenge(
+    wire: &mut TcpWire,
+    deadline: Deadline,
+) -> Result<Challenge, TransferError> {
+    greet(wire, deadline).map(Challenge)
+}
+
+/// Lets the accepting side check the peer's proof, and then prove itself.
+pub(crate) fn check_connecting(
+    wire: &mut TcpWire,
+    secret: &Secret,
+    challenge: &Challenge,
+    deadline: Deadline,
+) -> Result<(), TransferError> {
+    let nonces = Nonces {
+        connecting: read_greeting(wire, deadline)?,
+        accepting: challenge.0,
+    };
+    let tag = read_array(wire, deadline)?;
+    if !secret.proves(Side::Connecting, &nonces, &tag) {
+        return Err(refused(wire, "does not know the secret"));
+    }
+    write(wire, &secret.prove(Side::Accepting, &nonces)?, deadline)
+}
+
+/// Lets the connecting side prove itself, and then check the peer's proof.
+pub(crate) fn check_accepting(
+    wire: &mut TcpWire,
+    secret: &Secret,
+    deadline: Deadline,
+) -> Result<(), TransferError> {
+    let nonces = Nonces {
+        connecting: greet(wire, deadline)?,
+        accepting: read_greeting(wire, deadline)?,
+    };
+    write(wire, &secret.prove(Side::Connecting, &nonces)?, deadline)?;
+    let tag = read_array(wire, deadline)?;
+    if secret.proves(Side::Accepting, &nonces, &tag) {
+        Ok(())
+    } else {
+        Err(refused(wire, "does not know the secret"))
+    }
+}
+
+fn refused(wire: &TcpWire, why: &str) -> TransferError {
+    TransferError::Refused(format!("the peer {} {why}", wire.peer()))
+}
+
+fn greet(wire: &mut TcpWire, deadline: Deadline) -> Result<Nonce, TransferError> {
+    let mut nonce = Nonce::default();
+    getrandom::fill(&mut nonce).map_err(|error| TransferError::Io {
+        doing: "get random bytes",
+        source: std::io::Error::other(error.to_string()),
+    })?;
+    let mut greeting = [0; GREETING_LEN];
+    greeting[..MAGIC.len()].copy_from_slice(&MAGIC);
+    greeting[MAGIC.len()..].copy_from_slice(&nonce);
+    write(wire, &greeting, deadline)?;
+    Ok(nonce)
+}
+
+fn read_greeting(wire: &mut TcpWire, deadline: Deadline) -> Result<Nonce, TransferError> {
+    let magic: [u8; MAGIC.len()] = read_array(wire, deadline)?;
+    if magic != MAGIC {
+        return Err(refused(
+            wire,
+            "does not prove that it knows the secret: has it been given one?",
+        ));
+    }
+    read_array(wire, deadline)
+}
+
+fn read_array<const N: usize>(
+    wire: &mut TcpWire,
+    deadline: Deadline,
+) -> Result<[u8; N], TransferError> {
+    let mut bytes = [0; N];
+    let mut rest = Span::from_slice(&mut bytes);
+    while !rest.is_empty() {
+        let count = match wire.read(rest, deadline) {
+            Ok(count) => count,
+            Err(error) => match TransferError::from_io("read the peer's proof", error) {
+                TransferError::PeerClosed => 0,
+                other => return Err(other),
+            },
+        };
+        if count == 0 {
+            let why = "closed the connection during the proof: does it have the same secret?";
+            return Err(refused(wire, why));
+        }
+        rest = rest.split_at(count).1;
+    }
+    Ok(bytes)
+}
+
+fn write(wire: &mut TcpWire, bytes: &[u8], deadline: Deadline) -> Result<(), TransferError> {
+    let mut sent = 0;
+    write_all(wire, bytes, Span::empty(), &mut sent, deadline)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    #[test]
+    fn a_proof_holds_for_one_side_one_secret_and_one_pair_of_nonces() {
+        let secret = Secret::from_bytes([7; 16]).expect("long enough");
+        let other = Secret::from_bytes([8; 16]).expect("long enough");
+        let nonces = |connecting, accepting| Nonces {
+            connecting: [connecting; NONCE_LEN],
+            accepting: [accepting; NONCE_LEN],
+        };
+        let tag = secret.prove(Side::Connecting, &nonces(1, 2)).expect("any");
+        assert!(secret.proves(Side::Connecting, &nonces(1, 2), &tag));
+        assert!(!secret.proves(Side::Accepting, &nonces(1, 2), &tag));
+        assert!(!secret.proves(Side::Connecting, &nonces(2, 1), &tag));
+        assert!(!secret.proves(Side::Connecting, &nonces(1, 3), &tag));
+        assert!(!secret.proves(Side::Connecting, &nonces(3, 2), &tag));
+        assert!(!other.proves(Side::Connecting, &nonces(1, 2), &tag));
+    }
+
+    #[test]
+    fn a_secret_is_never_shown_and_never_short() {
+        let secret = Secret::from_bytes(b"do not print me!").expect("16 bytes");
+        assert_eq!(format!("{secret:?}"), "Secret");
+        let error = Secret::from_bytes(b"fifteen bytes..").expect_err("short");
+        assert!(error.to_string().contains("15 bytes"), "{error}");
+        assert!(Secret::from_bytes([0; 4097]).is_err());
+        assert!(Secret::from_environment("ROADRUNNER_NO_SUCH_VARIABLE").is_err());
+    }
+
+    #[test]
+    fn a_file_may_end_with_a_line_end() {
+        let mut file = tempfile::NamedTempFile::new().expect("a file");
+        file.write_all(b"sixteen bytes...\r\n").expect("room");
+        let secret = Secret::from_file(file.path()).expect("good");
+        assert_eq!(&*secret.0, b"sixteen bytes...");
+        let error = Secret::from_file("/nonexistent/secret").expect_err("none");
+        assert!(error.to_string().contains("/nonexistent/secret"), "{error}");
+    }
+}

@@ -1,0 +1,68 @@
+//! The unsafe code of this crate: system calls that move payloads between a socket and raw memory, and one socket
+//! option that nothing wraps.
+//!
+//! They take addresses instead of slices, because a Rust slice would promise that nobody else writes the bytes.
+
+use nix::errno::Errno;
+use nix::libc;
+use roadrunner_core::Span;
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+/// `recv(2)` without waiting.
+pub(crate) fn recv(socket: BorrowedFd<'_>, into: Span<'_>) -> io::Result<usize> {
+    // SAFETY: a Span is valid for writes of its length, and the kernel writes no more than that.
+    let count = unsafe {
+        libc::recv(
+            socket.as_raw_fd(),
+            into.as_ptr().cast(),
+            into.len(),
+            libc::MSG_DONTWAIT,
+        )
+    };
+    usize::try_from(count).map_err(|_| Errno::last().into())
+}
+
+/// `sendmsg(2)` of `head` followed by `body`, without waiting and without `SIGPIPE`.
+pub(crate) fn send(socket: BorrowedFd<'_>, head: &[u8], body: Span<'_>) -> io::Result<usize> {
+    let mut parts = [
+        libc::iovec {
+            iov_base: head.as_ptr().cast_mut().cast(),
+            iov_len: head.len(),
+        },
+        libc::iovec {
+            iov_base: body.as_ptr().cast(),
+            iov_len: body.len(),
+        },
+    ];
+    // SAFETY: msghdr is plain data for which all zeros (no name, no control message, no parts) is a valid value.
+    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+    message.msg_iov = parts.as_mut_ptr();
+    message.msg_iovlen = parts.len();
+    // SAFETY: `message` points at `parts`, which points at `head` and `body`; all of them outlive the call, and the
+    // kernel only reads them.
+    let count = unsafe {
+        libc::sendmsg(
+            socket.as_raw_fd(),
+            &message,
+            libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL,
+        )
+    };
+    usize::try_from(count).map_err(|_| Errno::last().into())
+}
+
+/// Lets the socket count as readable only once `bytes` bytes are there (`SO_RCVLOWAT`, socket(7)), or its end.
+pub(crate) fn readable_from(socket: BorrowedFd<'_>, bytes: u16) -> io::Result<()> {
+    let value = libc::c_int::from(bytes);
+    // SAFETY: the option is an int, whose address and size are given and which outlives the call.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_RCVLOWAT,
+            std::ptr::from_ref(&value).cast(),
+            size_of::<libc::c_int>() as libc::socklen_t,
+        )
+    };
+    Errno::result(result).map(drop).map_err(io::Error::from)
+}

@@ -1,0 +1,131 @@
+//! A [`Wire`] over a TCP connection.
+
+use crate::options::Options;
+use crate::sys;
+use nix::poll::{ppoll, PollFd, PollFlags};
+use nix::sys::socket::{getsockopt, setsockopt, sockopt};
+use nix::sys::time::TimeSpec;
+use roadrunner_core::stream::Wire;
+use roadrunner_core::{Deadline, Span};
+use std::ffi::OsString;
+use std::io;
+use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::os::fd::{AsFd, BorrowedFd};
+
+/// A TCP connection whose peer has the right to be there. Payloads go straight from and into linear memory.
+#[derive(Debug)]
+pub struct TcpWire {
+    socket: TcpStream,
+    peer: SocketAddr,
+}
+
+impl TcpWire {
+    /// Takes over a connection. It becomes non-blocking, sends small frames at once (`TCP_NODELAY`), and asks a peer
+    /// that has long been silent whether it is still there (`SO_KEEPALIVE`).
+    pub(crate) fn new(socket: TcpStream, options: &Options) -> io::Result<Self> {
+        socket.set_nonblocking(true)?;
+        socket.set_nodelay(true)?;
+        setsockopt(&socket, sockopt::KeepAlive, &true)?;
+        setsockopt(&socket, sockopt::TcpKeepIdle, &30)?;
+        setsockopt(&socket, sockopt::TcpKeepInterval, &10)?;
+        setsockopt(&socket, sockopt::TcpKeepCount, &3)?;
+        if let Some(bytes) = options.buffer {
+            setsockopt(&socket, sockopt::SndBuf, &bytes)?;
+            setsockopt(&socket, sockopt::RcvBuf, &bytes)?;
+        }
+        let peer = socket.peer_addr()?;
+        let wire = Self { socket, peer };
+        wire.choose_congestion(options);
+        Ok(wire)
+    }
+
+    /// The address of the other end.
+    #[must_use]
+    pub fn peer(&self) -> SocketAddr {
+        self.peer
+    }
+
+    /// The name of the congestion control that runs, or `None` if the system does not say.
+    #[must_use]
+    pub fn congestion(&self) -> Option<String> {
+        let name = getsockopt(&self.socket, sockopt::TcpCongestion).ok()?;
+        let name = name.into_string().ok()?;
+        Some(name.trim_end_matches('\0').to_owned())
+    }
+
+    /// Never an error: a link with the system's own choice is slower, not wrong.
+    fn choose_congestion(&self, options: &Options) {
+        let set = |name: &str| {
+            setsockopt(&self.socket, sockopt::TcpCongestion, &OsString::from(name)).is_ok()
+        };
+        match &options.congestion {
+            Some(name) => {
+                set(name);
+            }
+            None if is_loopback(self.peer.ip()) && self.congestion().as_deref() == Some("bbr") => {
+                let _ = set("cubic") || set("reno");
+            }
+            None => {}
+        }
+    }
+
+    /// Whether the socket counts as readable only once `bytes` bytes are there.
+    pub(crate) fn readable_from(&self, bytes: u16) -> io::Result<()> {
+        sys::readable_from(self.socket.as_fd(), bytes)
+    }
+
+    /// Repeats `operation` until it does something other than wait, or the deadline passes.
+    fn patiently(
+        &self,
+        events: PollFlags,
+        deadline: Deadline,
+        mut operation: impl FnMut(BorrowedFd<'_>) -> io::Result<usize>,
+    ) -> io::Result<usize> {
+        loop {
+            match operation(self.socket.as_fd()) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    if deadline.has_passed() {
+                        return Err(io::ErrorKind::TimedOut.into());
+                    }
+                    wait(&mut [PollFd::new(self.socket.as_fd(), events)], deadline)?;
+                }
+                done => return done,
+            }
+        }
+    }
+}
+
+/// Whether a packet to `address` cannot leave the host.
+pub(crate) fn is_loopback(address: IpAddr) -> bool {
+    address.to_canonical().is_loopback()
+}
+
+/// Waits for one of the events, the deadline or a signal, whichever is first.
+pub(crate) fn wait(events: &mut [PollFd<'_>], deadline: Deadline) -> io::Result<()> {
+    let timeout = deadline.remaining().unwrap_or_default();
+    match ppoll(events, Some(TimeSpec::from_duration(timeout)), None) {
+        Ok(_) | Err(nix::errno::Errno::EINTR) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+impl Wire for TcpWire {
+    fn read(&mut self, into: Span<'_>, deadline: Deadline) -> io::Result<usize> {
+        self.patiently(PollFlags::POLLIN, deadline, |socket| {
+            sys::recv(socket, into)
+        })
+    }
+
+    fn write(&mut self, head: &[u8], body: Span<'_>, deadline: Deadline) -> io::Result<usize> {
+        self.patiently(PollFlags::POLLOUT, deadline, |socket| {
+            sys::send(socket, head, body)
+        })
+    }
+}
+
+impl AsFd for TcpWire {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
