@@ -156,12 +156,13 @@ fn it_refuses_what_picture_refuses() {
             payloads.push(changed);
         }
     }
-    // Sizes whose product, or whose length in bytes, has nothing but zeros in its low 32 bits.
+    // Sizes whose product, or whose length in bytes, has nothing but zeros in its low 32 or 64 bits.
     for (width, height) in [
         (0, 2),
         (3, 0),
         (1 << 16, 1 << 16),
         (1 << 31, 2),
+        (1 << 31, 1 << 31),
         (1 << 30, 1),
         (u32::MAX, u32::MAX),
     ] {
