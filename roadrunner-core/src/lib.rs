@@ -12,6 +12,7 @@
 //! | [`receipt`] | what a transfer really did |
 //! | [`frame`] | the frames that cross a byte stream; pure, so they can be fuzzed |
 //! | [`stream`] | a link over any byte stream, given a [`Wire`](stream::Wire) that does the I/O |
+//! | `testing` | what every transport is tested with (feature `testing`) |
 //! | [`deadline`], [`error`] | how long to wait, and what went wrong |
 //!
 //! # Example
@@ -44,6 +45,8 @@ pub mod region;
 pub mod stream;
 #[allow(unsafe_code)]
 mod sys;
+#[cfg(feature = "testing")]
+pub mod testing;
 pub mod transfer;
 
 pub use deadline::Deadline;
