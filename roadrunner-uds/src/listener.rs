@@ -84,7 +84,8 @@ impl Listener {
     /// Waits for a peer and opens a link with it. The link's name is what the peer calls it.
     ///
     /// A peer has [`Options::handshake`] for its first word; one that says nothing does not keep others from being
-    /// accepted. An error that a peer causes is that peer's alone: the listener goes on.
+    /// accepted. One that leaves without a word is no error. An error that a peer causes is that
+    /// peer's alone: the listener goes on.
     ///
     /// # Errors
     /// [`Timeout`](TransferError::Timeout) if nobody came by the deadline. For one peer that came:
@@ -93,7 +94,11 @@ impl Listener {
     pub fn accept(&mut self, deadline: Deadline) -> Result<Link, TransferError> {
         loop {
             if let Some(peer) = self.next_ready(deadline)? {
-                return self.open(peer, deadline);
+                match self.open(peer, deadline) {
+                    // It only looked whether somebody is here, and left.
+                    Err(TransferError::PeerClosed) => {}
+                    opened => return opened,
+                }
             }
             self.drop_silent()?;
             if deadline.has_passed() {
