@@ -2,6 +2,8 @@
 //! versioning.
 
 pub use crate::sys::handle;
+#[cfg(target_arch = "wasm32")]
+pub use crate::sys::initialize;
 
 use crate::host;
 use crate::{Buffer, IntoReply};

@@ -22,8 +22,8 @@ pub unsafe fn handle<R: IntoReply>(
     }
 }
 
-/// Makes `$handler` the function that this module offers to Roadrunner: exports `roadrunner_allocate`, `roadrunner_free`
-/// and `roadrunner_handle`.
+/// Makes `$handler` the function that this module offers to Roadrunner: exports `roadrunner_allocate`, `roadrunner_free`,
+/// `roadrunner_handle` and `_initialize`.
 ///
 /// The handler is a `fn(Buffer) -> impl IntoReply`. Call the macro once, in a crate of type `cdylib`. On other targets
 /// than wasm32 it only checks the handler's type.
@@ -46,6 +46,14 @@ pub unsafe fn handle<R: IntoReply>(
 macro_rules! function {
     ($handler:expr) => {
         const _: () = {
+            // Without it the linker takes the module for a command and runs the C library's start before, and its end
+            // after, every single call of an export.
+            #[cfg(target_arch = "wasm32")]
+            #[no_mangle]
+            extern "C" fn _initialize() {
+                $crate::abi::initialize()
+            }
+
             #[cfg(target_arch = "wasm32")]
             #[no_mangle]
             extern "C" fn roadrunner_allocate(len: u32, align: u32) -> u32 {

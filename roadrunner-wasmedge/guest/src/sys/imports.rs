@@ -1,6 +1,11 @@
 //! The host's functions. `crate::testing` stands in for this module on other targets than wasm32.
 
 mod raw {
+    extern "C" {
+        /// Made by the linker: runs what must run before all else, the C library's own start for instance.
+        pub(super) fn __wasm_call_ctors();
+    }
+
     #[link(wasm_import_module = "roadrunner")]
     extern "C" {
         pub(super) fn send(
@@ -59,4 +64,11 @@ pub(crate) fn fail(reason: &str) -> i32 {
 pub(crate) fn deadline_left() -> i64 {
     // SAFETY: no memory is involved.
     unsafe { raw::deadline_left() }
+}
+
+/// `_initialize`.
+pub fn initialize() {
+    // SAFETY: the linker defines this symbol in every module. It is to be called once, before anything else; the only
+    // caller is `_initialize`, which the host calls once and first.
+    unsafe { raw::__wasm_call_ctors() }
 }

@@ -9,4 +9,6 @@ pub use buffer::Buffer;
 pub use exports::handle;
 
 #[cfg(target_arch = "wasm32")]
+pub use imports::initialize;
+#[cfg(target_arch = "wasm32")]
 pub(crate) use imports::{deadline_left, fail, log, send, send_copy};
