@@ -17,7 +17,8 @@ use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
 
-const MAGIC: [u8; 8] = *b"RRauth\x00\x01";
+/// Starts with other bytes than a frame, so that a side without a secret can tell.
+const MAGIC: [u8; 8] = *b"auth-RR1";
 const NONCE_LEN: usize = 32;
 const TAG_LEN: usize = 32;
 const GREETING_LEN: usize = MAGIC.len() + NONCE_LEN;

@@ -1,0 +1,47 @@
+//! Links to test with.
+
+// Each test program uses a part of it.
+#![allow(dead_code, unreachable_pub)]
+
+use roadrunner_core::testing::{say_hello, soon};
+use roadrunner_splice::{connect, Link, Listener, Options, Secret};
+use std::net::TcpStream;
+use std::thread;
+
+pub fn secret() -> Secret {
+    Secret::from_bytes(b"correct horse battery staple").expect("long enough")
+}
+
+/// Both ends of a link over loopback.
+pub fn both(options: &Options) -> (Link, Link) {
+    let mut listener = Listener::bind("127.0.0.1:0", options.clone()).expect("a free port");
+    open(&mut listener, "test", options)
+}
+
+pub fn open(listener: &mut Listener, name: &str, options: &Options) -> (Link, Link) {
+    let address = listener.address().to_string();
+    thread::scope(|scope| {
+        let connecting = scope.spawn(|| connect(&address, name, options, soon()));
+        let accepted = listener.accept(soon()).expect("accepted");
+        let connected = connecting.join().expect("no panic").expect("connected");
+        (connected, accepted)
+    })
+}
+
+/// A plain connection to a listener.
+pub fn raw(listener: &Listener) -> TcpStream {
+    TcpStream::connect(listener.address()).expect("it listens")
+}
+
+/// An end whose peer is a plain socket.
+pub fn by_hand(options: &Options) -> (Link, TcpStream) {
+    let mut listener = Listener::bind("127.0.0.1:0", options.clone()).expect("a free port");
+    let mut stream = raw(&listener);
+    let link = thread::scope(|scope| {
+        let hand = scope.spawn(|| say_hello(&mut stream, "by hand").expect("hello"));
+        let link = listener.accept(soon()).expect("hello");
+        hand.join().expect("no panic");
+        link
+    });
+    (link, stream)
+}
