@@ -47,20 +47,7 @@ pub trait Wire {
         sent: &mut u64,
         deadline: Deadline,
     ) -> Result<Carried, TransferError> {
-        let method = if start.len() <= INLINE_LIMIT {
-            Method::Inline
-        } else {
-            Method::Write
-        };
-        let carried = Carried {
-            method,
-            // Into the socket's buffer; an empty payload is copied by nobody.
-            copies: u8::from(!start.is_empty()),
-            acknowledge: false,
-        };
-        let header = start.header(carried);
-        write_all(self, &header, payload.span()?, sent, deadline)?;
-        Ok(carried)
+        write_frame(self, start, payload.span()?, sent, deadline)
     }
 
     /// The peer has received the payload of this sequence number, which was carried with `acknowledge` set.
@@ -131,6 +118,32 @@ pub struct Carried {
     pub copies: u8,
     /// Whether the receiver is to acknowledge it.
     pub acknowledge: bool,
+}
+
+/// Sends a frame by writing it, [`Inline`](Method::Inline) or as [`Write`](Method::Write) by size: what [`Wire::carry`]
+/// does unless the wire has a better way, and what a wire that has one does when it cannot be taken.
+///
+/// # Errors
+/// As [`Wire::write`].
+pub fn write_frame<W: Wire + ?Sized>(
+    wire: &mut W,
+    start: Start,
+    payload: Span<'_>,
+    sent: &mut u64,
+    deadline: Deadline,
+) -> Result<Carried, TransferError> {
+    let carried = Carried {
+        method: if start.len() <= INLINE_LIMIT {
+            Method::Inline
+        } else {
+            Method::Write
+        },
+        // Into the socket's buffer; an empty payload is copied by nobody.
+        copies: u8::from(!start.is_empty()),
+        acknowledge: false,
+    };
+    write_all(wire, &start.header(carried), payload, sent, deadline)?;
+    Ok(carried)
 }
 
 /// Writes all of `head` and `body`, counting in `sent` what the peer may have seen.
