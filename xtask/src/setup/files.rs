@@ -10,32 +10,6 @@ use anyhow::{ensure, Context as _, Result};
 /// The dynamic loader of glibc on x86-64.
 pub(crate) const LOADER: &str = "ld-linux-x86-64.so.2";
 
-/// Parts of libc and the compiler's runtime: every program needs them by itself.
-const LIBC: &[&str] = &[
-    "ld-linux-x86-64.so",
-    "libBrokenLocale.so",
-    "libSegFault.so",
-    "libanl.so",
-    "libc.so",
-    "libc_malloc_debug.so",
-    "libdl.so",
-    "libgcc_s.so",
-    "libm.so",
-    "libmemusage.so",
-    "libmvec.so",
-    "libnsl.so",
-    "libnss_compat.so",
-    "libnss_dns.so",
-    "libnss_files.so",
-    "libnss_hesiod.so",
-    "libpcprofile.so",
-    "libpthread.so",
-    "libresolv.so",
-    "librt.so",
-    "libthread_db.so",
-    "libutil.so",
-];
-
 pub(crate) fn move_entry(from: &Path, to: &Path) -> Result<()> {
     fs::rename(from, to)
         .with_context(|| format!("cannot move {} to {}", from.display(), to.display()))
@@ -83,25 +57,6 @@ fn shared_libraries(dir: &Path) -> Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-/// Names under which the libraries in `dir` are looked up, without those of libc.
-pub(crate) fn libraries_beside_libc(dir: &Path) -> Result<Vec<String>> {
-    let mut names = Vec::new();
-    for entry in fs::read_dir(dir).with_context(|| format!("cannot list {}", dir.display()))? {
-        let entry = entry.with_context(|| format!("cannot list {}", dir.display()))?;
-        let is_link = entry.path().is_symlink();
-        let Ok(name) = entry.file_name().into_string() else {
-            continue;
-        };
-        let of_libc = LIBC.iter().any(|prefix| name.starts_with(prefix));
-        // The real file once, not every link to it.
-        if !of_libc && !is_link {
-            names.push(name);
-        }
-    }
-    names.sort();
-    Ok(names)
-}
-
 /// Fills the link directory: links to libwasmedge in `run`, nothing else.
 pub(crate) fn link_libwasmedge(run: &Path, lib: &Path) -> Result<()> {
     for entry in fs::read_dir(run)
@@ -110,7 +65,7 @@ pub(crate) fn link_libwasmedge(run: &Path, lib: &Path) -> Result<()> {
     {
         let name = entry.file_name();
         if name.to_string_lossy().starts_with("libwasmedge.so") {
-            symlink(Path::new("../run").join(&name), lib.join(&name))
+            symlink(Path::new("../run/lib").join(&name), lib.join(&name))
                 .with_context(|| format!("cannot link {}", name.to_string_lossy()))?;
         }
     }
@@ -175,7 +130,6 @@ mod tests {
         );
         assert!(!into.join("libLLVM.so.9.1").is_symlink());
         assert!(!into.join("notes.txt").exists());
-        assert_eq!(libraries_beside_libc(&into).unwrap(), ["libLLVM.so.9.1"]);
     }
 
     #[test]

@@ -56,7 +56,6 @@ pub(crate) struct Toolchain {
 
 impl Toolchain {
     /// `cargo`, set to build functions for wasm32-wasip1.
-    #[expect(dead_code, reason = "for the subcommands that build functions")]
     pub(crate) fn guest_cargo(&self) -> std::process::Command {
         self.guest.cargo()
     }

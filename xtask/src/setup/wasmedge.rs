@@ -10,7 +10,7 @@ use super::attempts::Attempts;
 use super::cache::{self, Locked, Manifest};
 use super::debian::{self, Apt};
 use super::probe::Probe;
-use super::release;
+use super::{files, release};
 use crate::context::Context;
 use crate::talk::megabytes;
 
@@ -19,6 +19,9 @@ pub(crate) const SERIES: &str = "0.17.";
 
 const RELEASE_ENTRY: &str = "wasmedge-release";
 const DEBIAN_ENTRY: &str = "wasmedge-debian";
+
+/// Where in an entry made from packages the loader and the libraries lie.
+const RUN: &str = "run/lib";
 
 /// The file beside `include` and `lib` that tells the build script of `roadrunner-wasmedge` how to link.
 const LINK_ARGUMENTS: &str = "roadrunner-link-args";
@@ -182,7 +185,7 @@ impl Candidate {
 
 fn from_cache(context: &Context, key: &str) -> Option<WasmEdge> {
     let (dir, manifest) = cache::entry(&context.cache, key)?;
-    let run = dir.join("run");
+    let run = dir.join(RUN);
     Some(WasmEdge {
         include: dir.join("include"),
         lib: dir.join("lib"),
@@ -267,29 +270,28 @@ fn install_debian(context: &Context, locked: &Locked, probe: &Probe, suite: &str
     let downloaded = apt.unpack(&packages, &unpacked, &excluded, &step)?;
 
     let staged = locked.stage("wasmedge-debian")?;
-    for part in ["include", "lib", "run"] {
-        fs::create_dir(staged.join(part)).with_context(|| format!("cannot create {part}"))?;
+    for part in ["include", "lib", RUN] {
+        fs::create_dir_all(staged.join(part)).with_context(|| format!("cannot create {part}"))?;
     }
-    super::files::move_entry(
+    files::move_entry(
         &unpacked.join("usr/include/wasmedge"),
         &staged.join("include/wasmedge"),
     )?;
-    let run = staged.join("run");
-    super::files::gather_libraries(&unpacked, &run)?;
+    let run = staged.join(RUN);
+    files::gather_libraries(&unpacked, &run)?;
     ensure!(
-        run.join(super::files::LOADER).exists(),
+        run.join(files::LOADER).exists(),
         "the packages hold no dynamic loader"
     );
-    super::files::link_libwasmedge(&run, &staged.join("lib"))?;
+    files::link_libwasmedge(&run, &staged.join("lib"))?;
 
     step.progress("trying it");
-    let found = probe.wasmedge(&staged.join("lib"), &link_arguments(&run, &run)?)?;
+    let found = probe.wasmedge(&staged.join("lib"), &link_arguments(&run)?)?;
     ensure!(
         found == upstream,
         "the program built with it reports version {found}, not {upstream}"
     );
-    let home = locked.dir().join(DEBIAN_ENTRY);
-    let arguments = link_arguments(&run, &home.join("run"))?;
+    let arguments = link_arguments(&locked.dir().join(DEBIAN_ENTRY).join(RUN))?;
     fs::write(staged.join(LINK_ARGUMENTS), arguments.join("\n") + "\n")
         .context("cannot write the link arguments")?;
     let manifest = Manifest {
@@ -314,32 +316,25 @@ fn install_debian(context: &Context, locked: &Locked, probe: &Probe, suite: &str
     Ok(())
 }
 
-/// How a program is linked so that it runs on the libraries in `run`, which will live in `home`.
+/// How a program is linked so that it runs on the loader and the libraries in `run`.
 ///
 /// - The loader has to be that of the libc in `run`, the machine's own is too old.
-/// - `DT_RPATH` and not `DT_RUNPATH`, so that libraries without either are found by it too.
-/// - Some of the libraries carry a `DT_RUNPATH` of their own, which hides our `DT_RPATH` from what *they* need; a library
-///   that the program itself needs is loaded before and then found by name. Not so libc and the compiler's runtime, which
-///   the program needs anyway.
+/// - `DT_RPATH` and not `DT_RUNPATH`: it also serves the libraries that carry neither, for what they need in turn. Those
+///   of libwasmedge and libLLVM carry `$ORIGIN` and `$ORIGIN/../lib`, which is `run` itself as long as it is named `lib`.
 /// - The machine's libc, linked against, lacks symbols that libwasmedge will find in the newer one.
-fn link_arguments(run: &Path, home: &Path) -> Result<Vec<String>> {
-    let home = home
+fn link_arguments(run: &Path) -> Result<[String; 3]> {
+    let run = run
         .to_str()
-        .with_context(|| format!("{} is not valid UTF-8", home.display()))?;
+        .with_context(|| format!("{} is not valid UTF-8", run.display()))?;
     ensure!(
-        !home.contains([',', ' ', '\n']),
-        "{home} holds a comma, a space or a line end, which the linker cannot take"
+        !run.contains([',', '\n']),
+        "{run} holds a comma or a line end, which cannot be handed to the linker: set XDG_CACHE_HOME to another directory"
     );
-    let mut arguments = vec![
-        format!("-Wl,--dynamic-linker={home}/{}", super::files::LOADER),
-        format!("-Wl,--disable-new-dtags,-rpath,{home}"),
+    Ok([
+        format!("-Wl,--dynamic-linker={run}/{}", files::LOADER),
+        format!("-Wl,--disable-new-dtags,-rpath,{run}"),
         "-Wl,--allow-shlib-undefined".to_owned(),
-        "-Wl,--push-state,--no-as-needed".to_owned(),
-    ];
-    let libraries = super::files::libraries_beside_libc(run)?;
-    arguments.extend(libraries.iter().map(|name| format!("{home}/{name}")));
-    arguments.push("-Wl,--pop-state".to_owned());
-    Ok(arguments)
+    ])
 }
 
 #[cfg(test)]
@@ -426,7 +421,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let context = context(root.path(), &[]);
         let dir = context.cache.join(DEBIAN_ENTRY);
-        fs::create_dir_all(dir.join("run")).unwrap();
+        fs::create_dir_all(dir.join(RUN)).unwrap();
         let never = |_: &Path, _: &Path| -> Result<String> { panic!("nothing to probe") };
         assert_eq!(find(&context, &never, &mut Attempts::default()), None);
         let manifest = Manifest {
@@ -441,7 +436,7 @@ mod tests {
         )
         .unwrap();
         let found = find(&context, &never, &mut Attempts::default()).unwrap();
-        assert_eq!(found.run, Some(dir.join("run")));
+        assert_eq!(found.run, Some(dir.join(RUN)));
         assert_eq!(found.version, "0.17.1");
     }
 }
