@@ -1,22 +1,28 @@
 //! A [`Wire`] over a TCP connection.
 
 use crate::options::Options;
+use crate::splice::{carry, Splicer};
 use crate::sys;
+use nix::fcntl::{splice, SpliceFFlags};
 use nix::poll::{ppoll, PollFd, PollFlags};
 use nix::sys::socket::{getsockopt, setsockopt, sockopt};
 use nix::sys::time::TimeSpec;
-use roadrunner_core::stream::Wire;
-use roadrunner_core::{Deadline, Span};
+use roadrunner_core::stream::{Carried, Start, Wire};
+use roadrunner_core::{Deadline, Payload, Span, TransferError};
 use std::ffi::OsString;
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpStream};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// A TCP connection whose peer has the right to be there. Payloads go straight from and into linear memory.
+///
+/// It belongs to one function: pages of a payload that was given away and spliced come back, with what was in them, in
+/// exchange for those of a later payload from the same memory.
 #[derive(Debug)]
 pub struct TcpWire {
     socket: TcpStream,
     peer: SocketAddr,
+    pub(crate) splicer: Splicer,
 }
 
 impl TcpWire {
@@ -34,7 +40,11 @@ impl TcpWire {
             setsockopt(&socket, sockopt::RcvBuf, &bytes)?;
         }
         let peer = socket.peer_addr()?;
-        let wire = Self { socket, peer };
+        let wire = Self {
+            socket,
+            peer,
+            splicer: Splicer::new(options),
+        };
         wire.choose_congestion(options);
         Ok(wire)
     }
@@ -72,6 +82,24 @@ impl TcpWire {
     /// Whether the socket counts as readable only once `bytes` bytes are there.
     pub(crate) fn readable_from(&self, bytes: u16) -> io::Result<()> {
         sys::readable_from(self.socket.as_fd(), bytes)
+    }
+
+    /// Moves up to `len` bytes out of a pipe that has as many; `more` follow at once.
+    pub(crate) fn splice_from(
+        &self,
+        pipe: &OwnedFd,
+        len: usize,
+        more: bool,
+        deadline: Deadline,
+    ) -> io::Result<usize> {
+        let mut flags = SpliceFFlags::SPLICE_F_NONBLOCK;
+        flags.set(SpliceFFlags::SPLICE_F_MORE, more);
+        self.patiently(PollFlags::POLLOUT, deadline, |socket| {
+            match splice(pipe, None, socket, None, len, flags)? {
+                0 => Err(io::ErrorKind::WriteZero.into()),
+                moved => Ok(moved),
+            }
+        })
     }
 
     /// Repeats `operation` until it does something other than wait, or the deadline passes.
@@ -121,6 +149,20 @@ impl Wire for TcpWire {
         self.patiently(PollFlags::POLLOUT, deadline, |socket| {
             sys::send(socket, head, body)
         })
+    }
+
+    fn carry(
+        &mut self,
+        start: Start,
+        payload: &mut Payload<'_>,
+        sent: &mut u64,
+        deadline: Deadline,
+    ) -> Result<Carried, TransferError> {
+        carry(self, start, payload, sent, deadline)
+    }
+
+    fn acknowledged(&mut self, sequence: u64) {
+        self.splicer.acknowledge(sequence);
     }
 }
 

@@ -1,8 +1,12 @@
 //! Links to test with.
 
 // Each test program uses a part of it.
-#![allow(dead_code, unreachable_pub)]
+#![allow(dead_code, unused_imports, unreachable_pub)]
 
+#[allow(unsafe_code)]
+mod pages;
+
+pub use pages::{default_sigpipe, page_memory, PageMemory};
 use roadrunner_core::testing::{say_hello, soon};
 use roadrunner_splice::{connect, Link, Listener, Options, Secret};
 use std::net::TcpStream;

@@ -1,0 +1,250 @@
+//! Payloads carried by reference: pages taken from the guest, and spliced through a pipe into the socket.
+//!
+//! `splice(2)` returns as soon as the socket refers to the pages, long before the receiver has read them; on one host
+//! the receiver reads the very pages. So the guest must not have them any more: they are taken out of its memory first,
+//! kept until the receiver acknowledges the payload, and then given back in exchange for the next ones. After an error
+//! they are unmapped, never written: what the kernel still refers to stays as it was.
+
+use crate::options::{Options, Preference};
+use crate::sys::{vmsplice, PageBuffer, SigpipeBlocked, PAGE};
+use crate::wire::TcpWire;
+use nix::fcntl::{fcntl, FcntlArg, OFlag};
+use nix::unistd::pipe2;
+use roadrunner_core::stream::{write_all, write_frame, Carried, Start};
+use roadrunner_core::{Backing, Deadline, Method, Payload, Region, Span, TransferError};
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+
+/// What a wire keeps from one spliced payload to the next.
+#[derive(Debug)]
+pub(crate) struct Splicer {
+    from: Option<u64>,
+    chunk: usize,
+    pipe: Option<Pipe>,
+    /// The pages of a payload that has not been acknowledged yet.
+    in_flight: Option<(u64, Taken)>,
+    /// The pages of one that has.
+    acknowledged: Option<Taken>,
+}
+
+/// Pages, and the base of the memory that they come from: the only one that they may go back to.
+#[derive(Debug)]
+struct Taken {
+    pages: PageBuffer,
+    base: usize,
+}
+
+const CARRIED: Carried = Carried {
+    method: Method::Splice,
+    copies: 0,
+    acknowledge: true,
+};
+
+impl Splicer {
+    pub(crate) fn new(options: &Options) -> Self {
+        Self {
+            from: (options.preference != Preference::Write).then_some(options.splice_from),
+            chunk: options.chunk,
+            pipe: None,
+            in_flight: None,
+            acknowledged: None,
+        }
+    }
+
+    pub(crate) fn acknowledge(&mut self, sequence: u64) {
+        if let Some((_, taken)) = self.in_flight.take_if(|(sent, _)| *sent == sequence) {
+            self.acknowledged = Some(taken);
+        }
+    }
+
+    /// The whole pages of a payload that can be spliced and is worth it.
+    fn whole_pages(&self, payload: &mut Payload<'_>) -> Option<Region> {
+        let from = self.from?;
+        if !payload.is_given()
+            || payload.len() < from
+            || payload.memory().backing() != Backing::PrivateAnonymous
+        {
+            return None;
+        }
+        // The base is page-aligned, by the contract of that backing.
+        let page = PAGE as u64;
+        let start = payload.region().offset().checked_next_multiple_of(page)?;
+        let end = payload.region().end()? / page * page;
+        let len = end.checked_sub(start).filter(|len| *len > 0)?;
+        Some(Region::new(start, len))
+    }
+
+    fn ready_pipe(&mut self) -> io::Result<Pipe> {
+        match self.pipe.take() {
+            Some(pipe) => Ok(pipe),
+            None => Pipe::new(self.chunk),
+        }
+    }
+}
+
+/// Carries a frame, spliced if the payload allows it and written if not.
+pub(crate) fn carry(
+    wire: &mut TcpWire,
+    start: Start,
+    payload: &mut Payload<'_>,
+    sent: &mut u64,
+    deadline: Deadline,
+) -> Result<Carried, TransferError> {
+    if let Some(region) = wire.splicer.whole_pages(payload) {
+        if let Some(ready) = prepare(&mut wire.splicer, payload, region) {
+            return carry_spliced(wire, start, payload, ready, sent, deadline);
+        }
+    }
+    write_frame(wire, start, payload.span()?, sent, deadline)
+}
+
+/// Pages taken, and a pipe that already refers to the first of them.
+struct Ready {
+    region: Region,
+    taken: Taken,
+    pipe: Pipe,
+    in_pipe: usize,
+}
+
+/// Does all that the system may refuse before a byte of the frame is out; `None` if it refused, with the payload where
+/// it was.
+fn prepare(splicer: &mut Splicer, payload: &mut Payload<'_>, region: Region) -> Option<Ready> {
+    let pipe = splicer.ready_pipe().ok()?;
+    let base = payload.memory().base().as_ptr() as usize;
+    let replacement = splicer
+        .acknowledged
+        .take()
+        .filter(|taken| taken.base == base)
+        .map(|taken| taken.pages);
+    let mut pages = PageBuffer::take(payload.memory(), region, replacement).ok()?;
+    match pipe.fill(pages.span()) {
+        Ok(in_pipe) => Some(Ready {
+            region,
+            taken: Taken { pages, base },
+            pipe,
+            in_pipe,
+        }),
+        Err(_) => {
+            // It was whole pages of this memory a moment ago.
+            let _ = pages.put_back(payload.memory(), region);
+            None
+        }
+    }
+}
+
+fn carry_spliced(
+    wire: &mut TcpWire,
+    start: Start,
+    payload: &mut Payload<'_>,
+    mut ready: Ready,
+    sent: &mut u64,
+    deadline: Deadline,
+) -> Result<Carried, TransferError> {
+    let region = ready.region;
+    // Both less than a page, except when the payload is.
+    let before = (region.offset() - payload.region().offset()) as usize;
+    let (head, rest) = payload.span()?.split_at(before);
+    let tail = rest.split_at(region.len() as usize).1;
+    match send_parts(
+        wire,
+        &start.header(CARRIED),
+        head,
+        &mut ready,
+        tail,
+        sent,
+        deadline,
+    ) {
+        Ok(()) => {
+            wire.splicer.pipe = Some(ready.pipe);
+            wire.splicer.in_flight = Some((start.sequence(), ready.taken));
+            Ok(CARRIED)
+        }
+        Err(error) => {
+            // The pipe may still refer to pages: it is closed here, not kept.
+            drop(ready.pipe);
+            if *sent == 0 {
+                ready.taken.pages.put_back(payload.memory(), region)?;
+            }
+            Err(error)
+        }
+    }
+}
+
+fn send_parts(
+    wire: &mut TcpWire,
+    header: &[u8],
+    head: Span<'_>,
+    ready: &mut Ready,
+    tail: Span<'_>,
+    sent: &mut u64,
+    deadline: Deadline,
+) -> Result<(), TransferError> {
+    write_all(wire, header, head, sent, deadline)?;
+    send_pages(wire, ready, sent, deadline)
+        .map_err(|error| TransferError::from_io("splice to the link", error))?;
+    write_all(wire, &[], tail, sent, deadline)
+}
+
+fn send_pages(
+    wire: &TcpWire,
+    ready: &mut Ready,
+    sent: &mut u64,
+    deadline: Deadline,
+) -> io::Result<()> {
+    let blocked = SigpipeBlocked::new()?;
+    let mut in_pipe = ready.in_pipe;
+    let mut rest = ready.taken.pages.span().split_at(in_pipe).1;
+    loop {
+        while in_pipe > 0 {
+            // On the last chunk MORE would hold the end of the payload back for up to 200 ms.
+            let more = !rest.is_empty();
+            let moved = wire.splice_from(&ready.pipe.reading, in_pipe, more, deadline);
+            if matches!(&moved, Err(error) if error.kind() == io::ErrorKind::BrokenPipe) {
+                blocked.take_back();
+            }
+            let moved = moved?;
+            in_pipe -= moved;
+            *sent += moved as u64;
+        }
+        if rest.is_empty() {
+            return Ok(());
+        }
+        in_pipe = ready.pipe.fill(rest)?;
+        rest = rest.split_at(in_pipe).1;
+    }
+}
+
+/// A pipe with nothing in it, while it is kept.
+#[derive(Debug)]
+struct Pipe {
+    reading: OwnedFd,
+    writing: OwnedFd,
+    capacity: usize,
+}
+
+impl Pipe {
+    fn new(size: usize) -> io::Result<Self> {
+        let (reading, writing) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
+        // Refused when this user has many large pipes; the default works as well, in smaller steps.
+        let wished = i32::try_from(size).unwrap_or(i32::MAX);
+        let _ = fcntl(&writing, FcntlArg::F_SETPIPE_SZ(wished));
+        let capacity = fcntl(&writing, FcntlArg::F_GETPIPE_SZ)?;
+        Ok(Self {
+            reading,
+            writing,
+            capacity: usize::try_from(capacity).unwrap_or(PAGE),
+        })
+    }
+
+    /// Makes the empty pipe refer to the first of `pages`, and says to how many bytes of them.
+    fn fill(&self, pages: Span<'_>) -> io::Result<usize> {
+        let chunk = pages.split_at(self.capacity).0;
+        loop {
+            match vmsplice(self.writing.as_fd(), chunk) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                done => return done,
+            }
+        }
+    }
+}

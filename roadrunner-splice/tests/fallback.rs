@@ -1,0 +1,35 @@
+//! What the system refuses is done otherwise, and said. The only test of this file: it takes all descriptors away.
+
+mod common;
+
+use common::{both, PageMemory};
+use nix::sys::resource::{getrlimit, setrlimit, Resource};
+use roadrunner_core::testing::{fill, pattern, receive, soon};
+use roadrunner_core::{Method, Payload, Region, Transfer};
+use roadrunner_splice::Options;
+use std::thread;
+
+#[test]
+fn without_a_pipe_the_payload_is_written_and_the_receipt_says_so() {
+    let len = 4 << 20;
+    let (mut a, mut b) = both(&Options::default());
+    let mut memory = PageMemory::new(len);
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("a limit");
+    for (round, (limit, method)) in [(3, Method::Write), (hard, Method::Splice)]
+        .into_iter()
+        .enumerate()
+    {
+        setrlimit(Resource::RLIMIT_NOFILE, limit, hard).expect("not above the hard one");
+        fill(&mut memory, 0, &pattern(len, round as u64));
+        let receipt = thread::scope(|scope| {
+            let sender = scope.spawn(|| {
+                let payload = Payload::given(&mut memory, Region::new(0, len)).expect("inside");
+                a.send(payload, soon()).expect("sent")
+            });
+            assert!(receive(&mut b).expect("received").0 == pattern(len, round as u64));
+            sender.join().expect("no panic")
+        });
+        assert_eq!(receipt.method(), method);
+        assert_eq!(receipt.copies(), u8::from(method == Method::Write));
+    }
+}
