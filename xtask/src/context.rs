@@ -25,7 +25,10 @@ pub(crate) struct Context {
 
 impl Context {
     pub(crate) fn of_this_machine() -> Result<Context> {
-        let Some(workspace) = Path::new(env!("CARGO_MANIFEST_DIR")).parent() else {
+        // As cargo says now: clones that share a target directory share this program too.
+        let package = std::env::var_os("CARGO_MANIFEST_DIR")
+            .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")), PathBuf::from);
+        let Some(workspace) = package.parent() else {
             bail!("the xtask directory has no parent directory");
         };
         let environment = std::env::vars_os()

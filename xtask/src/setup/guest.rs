@@ -97,7 +97,7 @@ fn from_cache(context: &Context) -> Option<Guest> {
     let (dir, manifest) = cache::entry(&context.cache, ENTRY)?;
     Some(Guest {
         rustc: Some(dir.join("bin/rustc")),
-        linker: Some(dir.join("bin/wasm-ld")),
+        linker: Some(dir.join("bin/lld")),
         std: dir.join("usr/lib/rustlib").join(TARGET),
         how: manifest.origin,
     })
@@ -205,12 +205,12 @@ fn install_debian(context: &Context, locked: &Locked, probe: &Probe, suite: &str
         "--sysroot \"$prefix/usr\"",
     )?;
     script(
-        &bin.join("wasm-ld"),
+        &bin.join("lld"),
         &format!("usr/lib/llvm-{llvm}/bin/lld"),
-        "-flavor wasm",
+        "",
     )?;
     step.progress("trying it");
-    probe.guest(&bin.join("rustc"), Some(&bin.join("wasm-ld")))?;
+    probe.guest(&bin.join("rustc"), Some(&bin.join("lld")))?;
     let manifest = Manifest {
         origin: format!(
             "Debian {} packages (rustc {version}) in a private prefix",
