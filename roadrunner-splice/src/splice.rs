@@ -41,9 +41,14 @@ const CARRIED: Carried = Carried {
 };
 
 impl Splicer {
-    pub(crate) fn new(options: &Options) -> Self {
+    pub(crate) fn new(options: &Options, loopback: bool) -> Self {
+        let splices = match options.preference {
+            Preference::Auto => !loopback,
+            Preference::Write => false,
+            Preference::Splice => true,
+        };
         Self {
-            from: (options.preference != Preference::Write).then_some(options.splice_from),
+            from: splices.then_some(options.splice_from),
             chunk: options.chunk,
             pipe: None,
             in_flight: None,

@@ -43,7 +43,7 @@ impl TcpWire {
         let wire = Self {
             socket,
             peer,
-            splicer: Splicer::new(options),
+            splicer: Splicer::new(options, is_loopback(peer.ip())),
         };
         wire.choose_congestion(options);
         Ok(wire)

@@ -6,13 +6,13 @@ use common::{both, PageMemory};
 use nix::sys::resource::{getrlimit, setrlimit, Resource};
 use roadrunner_core::testing::{fill, pattern, receive, soon};
 use roadrunner_core::{Method, Payload, Region, Transfer};
-use roadrunner_splice::Options;
+use roadrunner_splice::{Options, Preference};
 use std::thread;
 
 #[test]
 fn without_a_pipe_the_payload_is_written_and_the_receipt_says_so() {
     let len = 4 << 20;
-    let (mut a, mut b) = both(&Options::default());
+    let (mut a, mut b) = both(&Options::default().prefer(Preference::Splice));
     let mut memory = PageMemory::new(len);
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("a limit");
     for (round, (limit, method)) in [(3, Method::Write), (hard, Method::Splice)]

@@ -20,6 +20,10 @@ use std::{env, thread};
 
 const MIB: u64 = 1 << 20;
 
+fn splicing() -> Options {
+    Options::default().prefer(Preference::Splice)
+}
+
 fn give(
     link: &mut Link,
     memory: &mut dyn LinearMemory,
@@ -53,7 +57,7 @@ fn hop(
 #[test]
 fn the_contract_holds_where_payloads_are_spliced() {
     for (offset, chunk) in [(0, 256 << 10), (4096, 4096), (13, 64 << 10)] {
-        let options = Options::default().chunk(chunk);
+        let options = splicing().chunk(chunk);
         let receipts = Conformance {
             open: &|| both(&options),
             memory: &page_memory,
@@ -82,7 +86,7 @@ fn the_source_may_be_overwritten_while_the_socket_refers_to_the_pages() {
     for len in LENGTHS {
         for buffer in [4096, 4 << 20] {
             // Everything that has a whole page is spliced.
-            let options = Options::default().buffer(buffer).splice_from(0);
+            let options = splicing().buffer(buffer).splice_from(0);
             let (mut link, mut stream) = by_hand(&options);
             let receipt = reuse_with_full_buffers(&mut link, &mut stream, &page_memory, true, len);
             let spliced = len >= 4096;
@@ -98,7 +102,7 @@ fn the_source_may_be_overwritten_while_the_socket_refers_to_the_pages() {
 #[test]
 fn only_given_pages_that_may_be_taken_are_spliced() {
     let whole = Region::new(0, 4 * MIB);
-    let mut ends = both(&Options::default());
+    let mut ends = both(&splicing());
     let mut pages = PageMemory::new(4 * MIB);
     fill(&mut pages, 0, &pattern(4 * MIB, 1));
 
@@ -126,14 +130,16 @@ fn only_given_pages_that_may_be_taken_are_spliced() {
     let (sent, ..) = hop(&mut ends, &mut *opaque, whole);
     assert_eq!(sent.method(), Method::Write);
 
-    let mut never = both(&Options::default().prefer(Preference::Write));
-    let (sent, ..) = hop(&mut never, &mut pages, whole);
-    assert_eq!(sent.method(), Method::Write);
+    for preference in [Preference::Write, Preference::Auto] {
+        let mut local = both(&Options::default().prefer(preference));
+        let (sent, ..) = hop(&mut local, &mut pages, whole);
+        assert_eq!(sent.method(), Method::Write, "{preference:?}");
+    }
 }
 
 #[test]
 fn nothing_of_one_memory_comes_to_light_in_another() {
-    let mut ends = both(&Options::default());
+    let mut ends = both(&splicing());
     let region = Region::new(0, 2 * MIB);
     let (mut one, mut other) = (PageMemory::new(2 * MIB), PageMemory::new(2 * MIB));
     fill(&mut one, 0, &vec![0xA1; 2 << 20]);
@@ -146,7 +152,7 @@ fn nothing_of_one_memory_comes_to_light_in_another() {
 
 #[test]
 fn pages_that_lie_in_several_mappings_arrive_as_well() {
-    let mut ends = both(&Options::default());
+    let mut ends = both(&splicing());
     let mut memory = PageMemory::new(16 * MIB);
     for (round, (offset, len)) in [(0, 4), (2, 6), (1, 3), (0, 16), (5, 5), (3, 9)]
         .into_iter()
@@ -176,7 +182,7 @@ fn a_payload_of_which_nothing_was_sent_is_where_it_was() {
     let whole = Region::new(0, 2 * MIB);
     // While a connection fills up the kernels may still find room for a header: then that one does not count.
     let untouched = (0..100).any(|_| {
-        let (mut link, _stream) = by_hand(&Options::default().buffer(4096));
+        let (mut link, _stream) = by_hand(&splicing().buffer(4096));
         let socket = link.as_fd().try_clone_to_owned().expect("a descriptor");
         let mut socket = TcpStream::from(socket);
         while socket.write(&[0; 4096]).is_ok() {}
@@ -196,7 +202,7 @@ fn a_payload_of_which_nothing_was_sent_is_where_it_was() {
 #[test]
 fn what_was_on_its_way_when_the_deadline_passed_never_changes() {
     let len = 32 * MIB;
-    let (mut link, mut stream) = by_hand(&Options::default());
+    let (mut link, mut stream) = by_hand(&splicing());
     let mut memory = PageMemory::new(len);
     fill(&mut memory, 0, &pattern(len, 6));
     let payload = Payload::given(&mut memory, Region::new(0, len)).expect("inside");
@@ -217,7 +223,7 @@ fn what_was_on_its_way_when_the_deadline_passed_never_changes() {
 
 #[test]
 fn a_spliced_payload_is_acknowledged_before_the_next_one() {
-    let (mut link, mut stream) = by_hand(&Options::default());
+    let (mut link, mut stream) = by_hand(&splicing());
     let mut memory = PageMemory::new(MIB);
     let whole = Region::new(0, MIB);
     thread::scope(|scope| {
@@ -246,7 +252,7 @@ fn a_peer_that_is_gone_is_an_error_even_where_sigpipe_kills() {
     if env::var_os(CHILD).is_some() {
         default_sigpipe();
         for spliced in [true, false] {
-            let options = Options::default().splice_from(if spliced { 0 } else { u64::MAX });
+            let options = splicing().splice_from(if spliced { 0 } else { u64::MAX });
             let (mut link, stream) = by_hand(&options);
             drop(stream);
             let mut memory = PageMemory::new(8 * MIB);
