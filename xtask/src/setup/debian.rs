@@ -244,7 +244,7 @@ impl Apt {
             || {
                 // Ten looks a second would be as good as fifty.
                 looks = looks.wrapping_add(1);
-                if looks % 10 == 0 {
+                if looks.is_multiple_of(10) {
                     let so_far = super::cache::size_on_disk(&archives).min(total);
                     step.progress(&format!(
                         "downloaded {} of {}",

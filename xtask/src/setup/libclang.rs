@@ -132,8 +132,8 @@ fn from_cache(context: &Context) -> Option<Libclang> {
     })
 }
 
-/// A libclang that is there, with a version only as far as its name tells; nothing is run.
-pub(crate) fn present(library: &Path) -> Result<String> {
+/// The file name, which tells about the version without anything being run.
+pub(crate) fn name_of(library: &Path) -> Result<String> {
     let name = library
         .file_name()
         .map(|name| name.to_string_lossy().into_owned());
@@ -334,7 +334,7 @@ mod tests {
         let find_with = |variables: &[(&str, &str)]| {
             find(
                 &context(root.path(), variables),
-                &present,
+                &name_of,
                 &mut Attempts::default(),
             )
         };

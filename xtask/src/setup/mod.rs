@@ -107,7 +107,7 @@ pub(crate) fn run(context: &Context) -> Result<()> {
     ] {
         context.talk.say(&format!("{thing}: {version} ({how})"));
     }
-    let size = megabytes(cache::size_on_disk(&context.cache));
+    let size = megabytes(cache_size(context));
     context.talk.say(&format!(
         "cache: {} ({size} on disk)",
         context.cache.display()
@@ -154,6 +154,45 @@ pub(crate) fn ensure(context: &Context) -> Result<Toolchain> {
     link(context, &toolchain).context("set-up: linking into this clone")?;
     record(context, &toolchain).context("set-up: noting what was found")?;
     Ok(toolchain)
+}
+
+/// A thing that set-up provides, as found without installing or compiling anything.
+pub(crate) struct Thing {
+    pub(crate) name: &'static str,
+    /// Version and where from.
+    pub(crate) found: Option<String>,
+    /// What getting it costs, and the command.
+    pub(crate) cost: &'static str,
+}
+
+/// Looks for everything that set-up provides.
+pub(crate) fn look(context: &Context) -> Vec<Thing> {
+    let mut attempts = Attempts::default();
+    let wasmedge = wasmedge::find(context, &wasmedge::version_in_header, &mut attempts);
+    let libclang = libclang::find(context, &libclang::name_of, &mut attempts);
+    let guest = guest::find(context, &mut attempts);
+    vec![
+        Thing {
+            name: "WasmEdge",
+            found: wasmedge.map(|found| format!("{} ({})", found.version, found.how)),
+            cost: "`cargo xtask setup` brings it: at most 45 MB to download, 190 MB on disk",
+        },
+        Thing {
+            name: "libclang",
+            found: libclang.map(|found| format!("{} ({})", found.version, found.how)),
+            cost: "`cargo xtask setup` brings it: 25 MB to download, 64 MB on disk",
+        },
+        Thing {
+            name: guest::TARGET,
+            found: guest.map(|found| found.how),
+            cost: "`cargo xtask setup` brings it: 25 MB through rustup, or else 195 MB to download, 585 MB on disk",
+        },
+    ]
+}
+
+/// Bytes that the cache takes on disk.
+pub(crate) fn cache_size(context: &Context) -> u64 {
+    cache::size_on_disk(&context.cache)
 }
 
 /// Where each link of this clone points.
@@ -229,7 +268,7 @@ fn recorded(context: &Context) -> Option<Toolchain> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::talk::Talk;
 
