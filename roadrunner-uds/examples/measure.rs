@@ -1,4 +1,4 @@
-//! How long a payload takes between two processes: `cargo run --release --example measure [MB] [buffer bytes]`.
+//! How long a payload takes between two processes: `cargo run --release --example measure [MB] [buffer bytes, or default]`.
 //!
 //! The program starts itself as the sender, sends the payload ten times, and prints the best and the median time from
 //! one delivery to the next, on one line.
@@ -34,9 +34,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut arguments = std::env::args().skip(1);
     let megabytes: usize = arguments.next().map_or(Ok(100), |text| text.parse())?;
     let mut options = Options::default();
-    let buffer = arguments.next();
-    if let Some(bytes) = &buffer {
-        options = options.buffer(bytes.parse()?);
+    let buffer = arguments.next().unwrap_or_else(|| "default".to_owned());
+    if buffer != "default" {
+        options = options.buffer(buffer.parse()?);
     }
     let deadline = Deadline::after(Duration::from_secs(60));
     if let Some(address) = arguments.next() {
@@ -53,7 +53,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut listener = Listener::bind(address.clone(), options)?;
     let mut sender = Command::new(std::env::current_exe()?)
         .arg(megabytes.to_string())
-        .arg(buffer.unwrap_or_else(|| "212992".to_owned()))
+        .arg(buffer)
         .arg(address.to_string())
         .spawn()?;
     let mut link = listener.accept(deadline)?;
