@@ -1,1 +1,19 @@
-//! Roadrunner in one process: pages of linear memory copied and exchanged
+#![doc = include_str!("../README.md")]
+
+mod doorbell;
+mod lane;
+mod link;
+mod pages;
+mod policy;
+#[allow(unsafe_code)]
+mod sys;
+mod transfer;
+
+pub use doorbell::Doorbell;
+pub use link::{link, Link};
+pub use policy::Policy;
+pub use sys::PageBuffer;
+pub use transfer::transfer;
+
+/// Bytes of a page.
+pub const PAGE_SIZE: usize = sys::PAGE;

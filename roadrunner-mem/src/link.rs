@@ -1,0 +1,224 @@
+//! A link between two threads of one process.
+
+use crate::doorbell::Doorbell;
+use crate::lane::{Lane, Message};
+use crate::pages::{exchangeable, Staged};
+use crate::policy::Policy;
+use crate::sys::{Ending, Offer};
+use crate::transfer::receive_into;
+use roadrunner_core::memory::preferred_alignment;
+use roadrunner_core::{
+    Deadline, Delivery, Method, Payload, Receipt, Sink, Transfer, TransferError, DEFAULT_LIMIT,
+};
+use std::sync::Arc;
+
+/// Two ends of a link, each to go to the thread of its function.
+#[must_use]
+pub fn link(policy: Policy) -> (Link, Link) {
+    let policy = Arc::new(policy);
+    let (there, back) = (Arc::new(Lane::default()), Arc::new(Lane::default()));
+    let end = |outgoing: &Arc<Lane>, incoming: &Arc<Lane>| Link {
+        outgoing: outgoing.clone(),
+        incoming: incoming.clone(),
+        policy: policy.clone(),
+        closed: false,
+        broken: false,
+    };
+    (end(&there, &back), end(&back, &there))
+}
+
+/// One end of a link within a process.
+///
+/// Small payloads are copied into the link's queue, and given ones of many whole pages leave their memory by exchange:
+/// `send` returns at once, until the link holds as much as its [`Policy`] allows. All others stay where they are until
+/// the receiver has copied them, once, from memory to memory: `send` waits for that, so that the two ends must not be
+/// served by one thread; for that there is [`transfer`](crate::transfer).
+///
+/// When the receiver's sink refuses a payload, the receiver gets the sink's error, and a sender that waits gets
+/// [`NoRoom`](TransferError::NoRoom). The payload is lost, the link goes on.
+#[derive(Debug)]
+pub struct Link {
+    outgoing: Arc<Lane>,
+    incoming: Arc<Lane>,
+    policy: Arc<Policy>,
+    closed: bool,
+    broken: bool,
+}
+
+static_assertions::assert_impl_all!(Link: Send);
+
+impl Link {
+    /// Whether [`recv`](Transfer::recv) would not wait: there is a payload, or there will be none.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.incoming.is_ready()
+    }
+
+    /// Lets `bell` ring whenever something comes from the other end. It takes the place of an earlier bell.
+    pub fn hang(&self, bell: &Doorbell) {
+        self.incoming.hang(bell);
+    }
+
+    fn send_now(
+        &mut self,
+        mut payload: Payload<'_>,
+        deadline: Deadline,
+    ) -> Result<Receipt, TransferError> {
+        let (len, region) = (payload.len(), payload.region());
+        self.outgoing.wait_for_room(len, &self.policy, deadline)?;
+        if self.policy.inlines(len) {
+            let mut bytes = vec![0; len as usize].into_boxed_slice();
+            payload.span()?.copy_to_slice(&mut bytes);
+            self.outgoing.push(Message::Inline(bytes))?;
+            return Ok(Receipt::new(len, Method::Inline, u8::from(len > 0)));
+        }
+        if payload.is_given()
+            && self
+                .policy
+                .exchanges(exchangeable(payload.memory(), region)?)
+        {
+            let used = self.outgoing.used_pages(Staged::room(payload.span()?));
+            let staged = Staged::take(payload.memory(), region, used, self.policy.trusted)?;
+            let receipt = Receipt::new(len, staged.method(), staged.copies());
+            self.outgoing.push(Message::Staged(staged))?;
+            return Ok(receipt);
+        }
+        self.offer(&mut payload, deadline)
+    }
+
+    fn offer(
+        &mut self,
+        payload: &mut Payload<'_>,
+        deadline: Deadline,
+    ) -> Result<Receipt, TransferError> {
+        let len = payload.len();
+        let mut published = None;
+        let publish = |offer: Arc<Offer>| {
+            if self.outgoing.push(Message::Offer(offer.clone())).is_err() {
+                offer.end(Ending::Orphaned);
+            }
+            published = Some(offer);
+        };
+        let ending = Offer::lend(payload.span()?, publish, deadline);
+        if let Some(offer) = published {
+            self.outgoing.remove(&offer);
+        }
+        match ending {
+            Ending::Taken => Ok(Receipt::new(len, Method::Copy, 1)),
+            Ending::Withdrawn => Err(TransferError::Timeout),
+            Ending::Orphaned => Err(TransferError::PeerClosed),
+            Ending::Refused => Err(TransferError::NoRoom {
+                len,
+                reason: "the receiver's sink refused it".to_owned(),
+            }),
+        }
+    }
+
+    fn recv_now(
+        &mut self,
+        sink: &mut dyn Sink,
+        deadline: Deadline,
+    ) -> Result<Delivery, TransferError> {
+        loop {
+            let message = self.incoming.next(deadline)?;
+            let len = message.len();
+            // Ends an offer that nobody takes, also if the sink panics.
+            let refusal = Refusal {
+                lane: &self.incoming,
+                offer: match &message {
+                    Message::Offer(offer) => Some(offer.clone()),
+                    _ => None,
+                },
+            };
+            let region = sink.reserve(len, preferred_alignment(len))?;
+            let received = receive_into(sink, region, len, |sink| match message {
+                Message::Inline(bytes) => {
+                    region.span(sink.memory())?.copy_from_slice(&bytes);
+                    let copies = if len > 0 { 2 } else { 0 };
+                    Ok(Some(Receipt::new(len, Method::Inline, copies)))
+                }
+                Message::Staged(staged) => {
+                    let (method, copies, used) = staged.put(sink, region)?;
+                    self.incoming.keep(used, &self.policy);
+                    Ok(Some(Receipt::new(len, method, copies)))
+                }
+                Message::Offer(offer) => {
+                    let taken = offer.take_into(region.span(sink.memory())?);
+                    Ok(taken.then(|| Receipt::new(len, Method::Copy, 1)))
+                }
+            })?;
+            drop(refusal);
+            match received {
+                Some(receipt) => return Ok(Delivery::new(region, receipt)),
+                // Withdrawn meanwhile.
+                None => sink.release(region),
+            }
+        }
+    }
+
+    fn judge<T>(&mut self, result: Result<T, TransferError>) -> Result<T, TransferError> {
+        self.broken |= matches!(result, Err(TransferError::PeerClosed));
+        result
+    }
+}
+
+/// Ends an offer as refused, unless it has ended otherwise, and takes it out of the queue.
+struct Refusal<'a> {
+    lane: &'a Lane,
+    offer: Option<Arc<Offer>>,
+}
+
+impl Drop for Refusal<'_> {
+    fn drop(&mut self) {
+        if let Some(offer) = &self.offer {
+            offer.end(Ending::Refused);
+            self.lane.remove(offer);
+        }
+    }
+}
+
+impl Transfer for Link {
+    fn send(&mut self, payload: Payload<'_>, deadline: Deadline) -> Result<Receipt, TransferError> {
+        if self.closed {
+            return Err(TransferError::Closed);
+        }
+        if self.broken {
+            return Err(TransferError::Broken);
+        }
+        let len = payload.len();
+        if len > DEFAULT_LIMIT {
+            let limit = DEFAULT_LIMIT;
+            return Err(TransferError::TooLarge { len, limit });
+        }
+        let sent = self.send_now(payload, deadline);
+        self.judge(sent)
+    }
+
+    fn recv(&mut self, sink: &mut dyn Sink, deadline: Deadline) -> Result<Delivery, TransferError> {
+        if self.broken {
+            return Err(TransferError::Broken);
+        }
+        let received = self.recv_now(sink, deadline);
+        self.judge(received)
+    }
+
+    fn close(&mut self, _deadline: Deadline) -> Result<(), TransferError> {
+        if self.broken {
+            return Err(TransferError::Broken);
+        }
+        self.closed = true;
+        self.outgoing.close();
+        Ok(())
+    }
+
+    fn is_open(&self) -> bool {
+        !self.broken
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        self.outgoing.leave_as_sender();
+        self.incoming.leave_as_receiver();
+    }
+}

@@ -1,0 +1,59 @@
+//! A transfer with both memories at hand.
+
+use crate::pages::{exchangeable, Staged};
+use crate::policy::Policy;
+use roadrunner_core::memory::preferred_alignment;
+use roadrunner_core::{Delivery, Method, Payload, Receipt, Region, Sink, TransferError};
+
+/// Moves a payload into a region that it reserves in `sink`, at once and in this thread: by exchange of its pages if it
+/// is given and `policy` says so, else by one copy.
+///
+/// # Errors
+/// What the sink returned, [`OutOfBounds`](TransferError::OutOfBounds) or [`NoRoom`](TransferError::NoRoom) if the
+/// region it reserved is not what was asked for, [`Io`](TransferError::Io) if the system has no memory for pages. What
+/// was reserved has been released.
+pub fn transfer(
+    mut payload: Payload<'_>,
+    sink: &mut dyn Sink,
+    policy: &Policy,
+) -> Result<Delivery, TransferError> {
+    let (len, from) = (payload.len(), payload.region());
+    let region = sink.reserve(len, preferred_alignment(len))?;
+    let receipt = receive_into(sink, region, len, |sink| {
+        let exchange =
+            payload.is_given() && policy.exchanges(exchangeable(payload.memory(), from)?);
+        if exchange {
+            let staged = Staged::take(payload.memory(), from, None, policy.trusted)?;
+            let (method, copies, _used) = staged.put(sink, region)?;
+            return Ok(Receipt::new(len, method, copies));
+        }
+        region.span(sink.memory())?.copy_from(payload.span()?);
+        Ok(Receipt::new(len, Method::Copy, u8::from(len > 0)))
+    })?;
+    Ok(Delivery::new(region, receipt))
+}
+
+/// Fills a reserved region by `fill`, and releases it if that fails or if it is not the region that was asked for.
+pub(crate) fn receive_into<T>(
+    sink: &mut dyn Sink,
+    region: Region,
+    len: u64,
+    fill: impl FnOnce(&mut dyn Sink) -> Result<T, TransferError>,
+) -> Result<T, TransferError> {
+    let filled = check(sink, region, len).and_then(|()| fill(sink));
+    if filled.is_err() {
+        sink.release(region);
+    }
+    filled
+}
+
+fn check(sink: &mut dyn Sink, region: Region, len: u64) -> Result<(), TransferError> {
+    region.span(sink.memory())?;
+    if region.len() == len {
+        return Ok(());
+    }
+    Err(TransferError::NoRoom {
+        len,
+        reason: format!("{} bytes were reserved", region.len()),
+    })
+}
