@@ -1,0 +1,126 @@
+//! How a function is set up.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How much a line of a function's log matters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(
+    feature = "cli",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(rename_all = "lowercase")
+)]
+#[allow(missing_docs)] // the names say it
+pub enum LogLevel {
+    Error,
+    Warn,
+    Info,
+    Debug,
+    Trace,
+}
+
+impl LogLevel {
+    /// The level with that number in the guest ABI.
+    #[must_use]
+    pub fn from_code(code: i32) -> Option<Self> {
+        Some(match code {
+            0 => Self::Error,
+            1 => Self::Warn,
+            2 => Self::Info,
+            3 => Self::Debug,
+            4 => Self::Trace,
+            _ => return None,
+        })
+    }
+
+    /// Its name in lower case.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::Warn => "warn",
+            Self::Info => "info",
+            Self::Debug => "debug",
+            Self::Trace => "trace",
+        }
+    }
+}
+
+impl fmt::Display for LogLevel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// Where a function's log goes.
+pub(super) type Log = Box<dyn FnMut(LogLevel, &str) + Send>;
+
+/// How a function is set up.
+pub struct FunctionOptions {
+    pub(super) name: Arc<str>,
+    pub(super) env: Vec<(String, String)>,
+    pub(super) max_pages: Option<u32>,
+    pub(super) log: Log,
+    pub(super) call_limit: Duration,
+}
+
+impl FunctionOptions {
+    /// A function of this name, which all messages carry: no environment, all the memory that 32 bits can name, log
+    /// lines to stderr, and 10 seconds for calls that have no deadline of their own.
+    #[must_use]
+    pub fn new(name: &str) -> Self {
+        let name: Arc<str> = name.into();
+        let label = name.clone();
+        Self {
+            name,
+            env: Vec::new(),
+            max_pages: None,
+            log: Box::new(move |level, text| eprintln!("{label}: {level}: {text}")),
+            call_limit: Duration::from_secs(10),
+        }
+    }
+
+    /// The variables of its WASI environment, all of them: nothing of this process's own environment is seen.
+    #[must_use]
+    pub fn env(mut self, env: Vec<(String, String)>) -> Self {
+        self.env = env;
+        self
+    }
+
+    /// Pages of 64 KiB that its memory may have at most; 65,536 (4 GiB) without a limit.
+    #[must_use]
+    pub fn max_pages(mut self, pages: Option<u32>) -> Self {
+        self.max_pages = pages;
+        self
+    }
+
+    /// Who hears what it logs, and what it writes to its standard output (as [`LogLevel::Info`]) and standard error
+    /// (as [`LogLevel::Warn`]), a line at a time. A line has no control characters other than tabs, and at most 8 KiB;
+    /// what is longer is cut. Called on the thread that called the function.
+    #[must_use]
+    pub fn log(mut self, log: impl FnMut(LogLevel, &str) + Send + 'static) -> Self {
+        self.log = Box::new(log);
+        self
+    }
+
+    /// How long a call that has no deadline of its own may take: instantiating, `_initialize`, allocating and freeing.
+    #[must_use]
+    pub fn call_limit(mut self, limit: Duration) -> Self {
+        self.call_limit = limit;
+        self
+    }
+}
+
+impl fmt::Debug for FunctionOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Not the values: they may be secrets.
+        let names: Vec<_> = self.env.iter().map(|(name, _)| name).collect();
+        f.debug_struct("FunctionOptions")
+            .field("name", &self.name)
+            .field("env", &names)
+            .field("max_pages", &self.max_pages)
+            .field("call_limit", &self.call_limit)
+            .finish_non_exhaustive()
+    }
+}

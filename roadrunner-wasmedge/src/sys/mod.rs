@@ -1,0 +1,15 @@
+//! The unsafe code of this crate: WasmEdge's C API behind owned types, and the system calls of [`watchdog`].
+//!
+//! | room | what is in it |
+//! | --- | --- |
+//! | [`runtime`] | WasmEdge's version, its log, its results and its strings |
+//! | [`ast`] | modules: compiled, parsed, validated, and what they import and export |
+//! | [`instance`] | an instance: calls into the guest, and out of it to the host |
+//! | [`memory`] | its linear memory |
+//! | [`watchdog`] | what stops a guest whose time is up, and what keeps WasmEdge's signal handlers in place |
+
+pub(crate) mod ast;
+pub(crate) mod instance;
+pub(crate) mod memory;
+pub(crate) mod runtime;
+pub(crate) mod watchdog;
