@@ -2,6 +2,7 @@
 
 use std::ffi::OsStr;
 use std::io::Read;
+use std::path::Path;
 use std::process::{Command, ExitStatus, Stdio};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -81,15 +82,16 @@ fn how(status: ExitStatus) -> String {
         .map_or_else(|| status.to_string(), |code| format!("exit status {code}"))
 }
 
-/// The program and its first argument: enough to recognise, short enough to read.
+/// The program and, unless that is an option, its first argument: enough to recognise, short enough to read.
 fn describe(command: &Command) -> String {
-    let words: Vec<_> = std::iter::once(command.get_program())
-        .chain(
-            command
-                .get_args()
-                .filter(|argument| !argument.as_encoded_bytes().starts_with(b"-"))
-                .take(1),
-        )
+    let program = Path::new(command.get_program());
+    let program = program.file_name().unwrap_or(program.as_os_str());
+    let task = command
+        .get_args()
+        .next()
+        .filter(|argument| !argument.as_encoded_bytes().starts_with(b"-"));
+    let words: Vec<_> = std::iter::once(program)
+        .chain(task)
         .map(OsStr::to_string_lossy)
         .collect();
     words.join(" ")

@@ -80,8 +80,7 @@ impl Apt {
             status: status.to_owned(),
         };
         command::output(
-            apt.get()
-                .arg("update")
+            apt.get("update")
                 .args(["-o", "APT::Update::Error-Mode=any"]),
             RESOLVE_LIMIT,
             || {},
@@ -90,14 +89,13 @@ impl Apt {
     }
 
     /// `apt-get` told to use nothing but our own state.
-    fn get(&self) -> Command {
-        let mut command = self.with_own_state("apt-get");
-        command.arg("-q");
-        command
+    fn get(&self, task: &str) -> Command {
+        self.with_own_state("apt-get", task)
     }
 
-    fn with_own_state(&self, program: &str) -> Command {
+    fn with_own_state(&self, program: &str, task: &str) -> Command {
         let mut command = Command::new(program);
+        command.args([task, "-q"]);
         let dir = |part: &str| self.dir.join(part).into_os_string();
         for (option, value) in [
             ("Dir::State", dir("state")),
@@ -143,8 +141,8 @@ impl Apt {
     /// The version of `package` that the suite carries.
     pub(crate) fn version(&self, package: &str) -> Result<String> {
         let shown = command::output(
-            self.with_own_state("apt-cache")
-                .args(["show", "--no-all-versions", package]),
+            self.with_own_state("apt-cache", "show")
+                .args(["--no-all-versions", package]),
             RESOLVE_LIMIT,
             || {},
         )?;
@@ -157,7 +155,7 @@ impl Apt {
     /// What apt would have to install so that `packages` work.
     pub(crate) fn closure(&self, packages: &[&str]) -> Result<Vec<Package>> {
         let plan = command::output(
-            self.get().args(["install", "--simulate"]).args(packages),
+            self.get("install").arg("--simulate").args(packages),
             RESOLVE_LIMIT,
             || {},
         )?;
@@ -173,8 +171,8 @@ impl Apt {
     /// The number in the name of the first package that `package` depends on and that is named `<before>N<after>`.
     pub(crate) fn major_of(&self, package: &str, before: &str, after: &str) -> Result<u32> {
         let shown = command::output(
-            self.with_own_state("apt-cache")
-                .args(["show", "--no-all-versions", package]),
+            self.with_own_state("apt-cache", "show")
+                .args(["--no-all-versions", package]),
             RESOLVE_LIMIT,
             || {},
         )?;
@@ -226,8 +224,8 @@ impl Apt {
                 .map(|package| format!("{}={}", package.name, package.version))
         };
         let uris = command::output(
-            self.get()
-                .args(["download", "--print-uris"])
+            self.get("download")
+                .arg("--print-uris")
                 .args(wanted())
                 .current_dir(&archives),
             RESOLVE_LIMIT,
@@ -236,10 +234,7 @@ impl Apt {
         let total = sum_of_sizes(&uris);
         let mut looks = 0_u32;
         command::output(
-            self.get()
-                .arg("download")
-                .args(wanted())
-                .current_dir(&archives),
+            self.get("download").args(wanted()).current_dir(&archives),
             DOWNLOAD_LIMIT,
             || {
                 // Ten looks a second would be as good as fifty.
@@ -299,13 +294,15 @@ fn unpack_one(archive: &Path, into: &Path, excluded: &[&str]) -> Result<()> {
         .arg("--directory")
         .arg(into)
         .stdin(contents)
-        .status()
+        .output()
         .context("cannot run `tar`")?;
     let read = reader.wait().context("cannot wait for `dpkg-deb`")?;
+    let complaint = String::from_utf8_lossy(&written.stderr);
     ensure!(
-        read.success() && written.success(),
-        "cannot unpack {} (is the disk full?)",
-        archive.display()
+        read.success() && written.status.success(),
+        "cannot unpack {}: {}",
+        archive.display(),
+        complaint.lines().next().unwrap_or("`dpkg-deb` failed")
     );
     Ok(())
 }

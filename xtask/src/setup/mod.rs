@@ -127,6 +127,9 @@ pub(crate) fn ensure(context: &Context) -> Result<Toolchain> {
     let locked = Locked::acquire(&context.cache, context.talk).context("set-up: the cache")?;
     let probe = Probe::new(locked.stage("probe").context("set-up: the cache")?);
 
+    probe.host().context("set-up: the compilers")?;
+    let compiler_headers = libclang::compiler_headers().context("set-up: the C compiler")?;
+
     let mut attempts = Attempts::default();
     let by_use = |include: &Path, lib: &Path| wasmedge::version_by_use(&probe, include, lib);
     let wasmedge = match wasmedge::find(context, &by_use, &mut attempts) {
@@ -134,7 +137,6 @@ pub(crate) fn ensure(context: &Context) -> Result<Toolchain> {
         None => wasmedge::install(context, &locked, &probe, attempts)?,
     };
     let mut attempts = Attempts::default();
-    let compiler_headers = libclang::compiler_headers().context("set-up: the C compiler")?;
     let by_use = |library: &Path| probe.libclang(library, &compiler_headers);
     let libclang = match libclang::find(context, &by_use, &mut attempts) {
         Some(found) => found,

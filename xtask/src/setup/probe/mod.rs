@@ -23,6 +23,17 @@ impl Probe {
         Probe { dir }
     }
 
+    /// Compiles, links and runs a program for this machine: all else here would fail where that does.
+    pub(crate) fn host(&self) -> Result<()> {
+        let program = self.dir.join("host");
+        let mut rustc = self.rustc("hello.rs", include_str!("hello.rs"), &program)?;
+        command::output(&mut rustc, COMPILE_LIMIT, || {})
+            .context("compiling a program (Rust needs a C compiler as its linker: `apt install gcc libc6-dev`)")?;
+        command::output(&mut Command::new(&program), RUN_LIMIT, || {})
+            .context("running a program")?;
+        Ok(())
+    }
+
     /// Links a program to the `libwasmedge.so` in `lib`, runs it, and gives the version that it prints.
     pub(crate) fn wasmedge(&self, lib: &Path, link_arguments: &[String]) -> Result<String> {
         let program = self.dir.join("wasmedge");
@@ -74,8 +85,8 @@ impl Probe {
     /// Compiles a program to wasm32-wasip1 with `rustc`.
     pub(crate) fn guest(&self, rustc: &Path, linker: Option<&Path>) -> Result<()> {
         let program = self.dir.join("guest.wasm");
-        let source = self.dir.join("guest.rs");
-        fs::write(&source, include_str!("guest.rs"))
+        let source = self.dir.join("hello.rs");
+        fs::write(&source, include_str!("hello.rs"))
             .with_context(|| format!("cannot write {}", source.display()))?;
         let mut command = Command::new(rustc);
         command
