@@ -17,15 +17,27 @@ const SYSTEM: &[&str] = &["/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/loca
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
     // docs.rs has no WasmEdge and links nothing.
-    if env::var_os("DOCS_RS").is_some() || env::var("CARGO_CFG_TARGET_OS").as_deref() != Ok("linux") {
+    if env::var_os("DOCS_RS").is_some() || env::var("CARGO_CFG_TARGET_OS").as_deref() != Ok("linux")
+    {
         return;
     }
-    let Some(library) = places().into_iter().map(|dir| dir.join("libwasmedge.so")).find(|library| library.exists()) else {
-        // wasmedge-sys reports what is missing.
+    let places = places();
+    let libraries: Vec<_> = places
+        .iter()
+        .map(|dir| dir.join("libwasmedge.so"))
+        .collect();
+    let Some(library) = libraries.iter().find(|library| library.exists()) else {
+        // wasmedge-sys reports what is missing. A path that does not exist makes cargo run this script again every time,
+        // and so also when set-up has brought the library.
+        if let Some(library) = libraries.first() {
+            println!("cargo:rerun-if-changed={}", library.display());
+        }
         return;
     };
     println!("cargo:rerun-if-changed={}", library.display());
-    let Some(lib) = library.parent().and_then(|lib| lib.canonicalize().ok()) else { return };
+    let Some(lib) = library.parent().and_then(|lib| lib.canonicalize().ok()) else {
+        return;
+    };
     for argument in link_arguments(&lib) {
         // Reaches programs, tests (unit tests too), examples and benches of this package, and nothing else.
         println!("cargo:rustc-link-arg={argument}");
@@ -56,7 +68,11 @@ fn link_arguments(lib: &Path) -> Vec<String> {
     let file = lib.with_file_name(LINK_ARGUMENTS);
     if let Ok(text) = fs::read_to_string(&file) {
         println!("cargo:rerun-if-changed={}", file.display());
-        return text.lines().filter(|line| !line.is_empty()).map(str::to_owned).collect();
+        return text
+            .lines()
+            .filter(|line| !line.is_empty())
+            .map(str::to_owned)
+            .collect();
     }
     let system = SYSTEM.iter().any(|dir| lib == Path::new(dir)) || lib.starts_with("/usr/lib");
     if system {
