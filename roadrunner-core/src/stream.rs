@@ -461,8 +461,10 @@ impl<W: Wire> StreamLink<W> {
                 sequence: header.sequence,
                 length: 0,
             };
-            // The payload is here, whole; a peer that cannot be told so is the next operation's trouble.
-            self.broken = self.write(&acknowledgement.encode(), deadline).is_err();
+            // The payload is here, whole; a peer that cannot be told so is the next operation's trouble. One that is gone
+            // may have left more, and its end, before it went.
+            let told = self.write(&acknowledgement.encode(), deadline);
+            self.broken = !matches!(told, Ok(()) | Err(TransferError::PeerClosed));
         }
         let copies = carried.copies.saturating_add(u8::from(len > 0));
         Ok(Delivery::new(

@@ -299,6 +299,27 @@ fn a_sink_that_reserves_elsewhere_or_less_is_an_error() {
 }
 
 #[test]
+fn a_peer_that_cannot_be_told_of_its_payload_is_seen_as_gone() {
+    for closed in [false, true] {
+        let (mut a, mut b) = pair(usize::MAX, true);
+        send(&mut a, b"last words").expect("room");
+        if closed {
+            // It does not wait for the acknowledgement.
+            assert!(matches!(a.close(soon()), Err(TransferError::Timeout)));
+        }
+        b.wire.writing.borrow_mut().life = Some(0);
+        drop(a);
+        assert_eq!(recv(&mut b).expect("sent"), b"last words");
+        let end = recv(&mut b);
+        if closed {
+            assert!(matches!(end, Err(TransferError::Closed)), "{end:?}");
+        } else {
+            assert!(matches!(end, Err(TransferError::PeerClosed)), "{end:?}");
+        }
+    }
+}
+
+#[test]
 fn an_acknowledgement_of_nothing_is_refused() {
     let (mut a, mut b) = pair(usize::MAX, true);
     send(&mut a, b"one").expect("room");
