@@ -31,6 +31,19 @@ pub trait Fixture: Send + Sync + 'static {
         0..=DEFAULT_LIMIT
     }
 
+    /// Whether `send` of such a payload returns only once somebody receives it.
+    fn waits_for_receiver(&self, _case: Case) -> bool {
+        false
+    }
+
+    /// Whether links can have another limit than [`DEFAULT_LIMIT`], for payloads that no machine has room for.
+    ///
+    /// # Errors
+    /// That they cannot. What [`open`](Self::open) is told does not matter then.
+    fn limits(&self) -> Result<(), Missing> {
+        Ok(())
+    }
+
     /// A memory of at least `len` bytes to send from.
     fn source(&self, len: u64) -> Box<dyn LinearMemory + Send> {
         Box::new(HostMemory::from(vec![0; len as usize]))
@@ -56,22 +69,31 @@ pub trait Fixture: Send + Sync + 'static {
     /// at a chosen byte, that lie, and that read slowly.
     ///
     /// # Errors
-    /// Why there is no such thing.
+    /// That or why there is no such thing.
     fn by_hand(&self, _limit: u64) -> Result<ByHand<Self::Link>, Missing> {
-        Err("a payload does not cross as a stream of bytes, so there is no byte to stop at")
+        Err(Missing::Skipped(
+            "the fixture has no peer that speaks by hand",
+        ))
     }
 
     /// Lets those who have no right to be there try to open a link with this transport, one way each.
     ///
     /// # Errors
-    /// Why nobody can be kept out, or nobody can try.
+    /// That or why nobody can try.
     fn strangers(&self) -> Result<Vec<Stranger<Self::Link>>, Missing> {
-        Err("the fixture has no way to let a stranger try")
+        Err(Missing::Skipped("the fixture lets no stranger try"))
     }
 }
 
-/// Why a fixture cannot do something, for the line that says what was skipped.
-pub type Missing = &'static str;
+/// Why a part of a rule is not tried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Missing {
+    /// The transport has nothing that it could be tried on: payloads that do not cross as a stream of bytes cannot stop
+    /// at one, and a link without an address is reached by nobody. Not worth a word.
+    NotApplicable,
+    /// It could be tried, and is not: why, for the line that [says so](crate::testing::skipped).
+    Skipped(&'static str),
+}
 
 /// A peer as a stream of bytes.
 pub trait Stream: Read + Write + Send {}
@@ -95,15 +117,24 @@ pub struct Case {
     pub given: bool,
 }
 
-/// What the receipts of a payload are to say besides its length.
+/// What the receipts of a payload are to say besides its length: method and copies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Expected {
-    /// The method, in both receipts.
-    pub method: Method,
-    /// Copies in the sender's receipt.
-    pub sent: u8,
-    /// Copies in the receiver's, which counts the whole hop.
-    pub delivered: u8,
+    /// In the sender's receipt.
+    pub sent: (Method, u8),
+    /// In the receiver's, which counts the whole hop.
+    pub delivered: (Method, u8),
+}
+
+impl Expected {
+    /// The same method at both ends, and the copies that each counts.
+    #[must_use]
+    pub const fn by(method: Method, sent: u8, delivered: u8) -> Self {
+        Self {
+            sent: (method, sent),
+            delivered: (method, delivered),
+        }
+    }
 }
 
 /// What a link holds at most, beside the one payload that passes the limit.

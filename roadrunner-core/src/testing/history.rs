@@ -8,6 +8,7 @@ use crate::{Deadline, Transfer, TransferError, DEFAULT_LIMIT};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestCaseError, TestRunner};
 use std::collections::VecDeque;
+use std::thread;
 use std::time::Duration;
 
 /// Histories without `PROPTEST_CASES`.
@@ -147,7 +148,16 @@ impl<F: Fixture> History<'_, F> {
             } => {
                 let lengths = self.fixture.lengths();
                 let len = len.clamp(*lengths.start(), *lengths.end());
-                self.send(end, Case { len, offset, given }, overwrite, seed)
+                let case = Case { len, offset, given };
+                let peer = &self.ends[1 - end];
+                if self.fixture.waits_for_receiver(case)
+                    && self.nothing_in_flight()
+                    && !peer.dropped
+                {
+                    self.pass(end, case, seed)
+                } else {
+                    self.send(end, case, overwrite, seed)
+                }
             }
             Step::Receive { end } => self.receive(end),
             Step::Close { end } => self.close(end),
@@ -177,7 +187,7 @@ impl<F: Fixture> History<'_, F> {
     fn send(&mut self, end: usize, case: Case, overwrite: bool, seed: u64) -> Seen {
         let content = pattern(case.len, seed);
         let mut source = Source::new(self.fixture, &content, case);
-        let has_to = self.nothing_in_flight();
+        let has_to = self.nothing_in_flight() && !self.fixture.waits_for_receiver(case);
         let deadline = self.deadline(has_to);
         let Some(link) = &mut self.links[end] else {
             return Ok(Next::Step);
@@ -209,6 +219,38 @@ impl<F: Fixture> History<'_, F> {
             Err(error) => return wrong(format!("send: {error}")),
         }
         Ok(Next::Step)
+    }
+
+    /// Sends while the other end receives.
+    fn pass(&mut self, end: usize, case: Case, seed: u64) -> Seen {
+        let content = pattern(case.len, seed);
+        let mut source = Source::new(self.fixture, &content, case);
+        let mut destination = Destination::new(self.fixture, case.len);
+        let has_to = !self.ends[end].closed && !self.ends[end].closing;
+        let deadline = self.deadline(has_to);
+        let [a, b] = &mut self.links;
+        let (from, to) = if end == 0 { (a, b) } else { (b, a) };
+        let (Some(from), Some(to)) = (from, to) else {
+            return Ok(Next::Step);
+        };
+        let (sent, arrived) = thread::scope(|scope| {
+            let sender = scope.spawn(|| source.send(from, deadline).map(drop));
+            let arrived = destination.receive(to, deadline);
+            (sender.join().expect("send does not panic"), arrived)
+        });
+        self.sources.push(source);
+        match (sent, arrived) {
+            (Ok(()), Ok(bytes)) if has_to && bytes == content => Ok(Next::Step),
+            (Err(TransferError::Closed), Err(TransferError::Closed | TransferError::Timeout))
+                if !has_to =>
+            {
+                Ok(Next::Step)
+            }
+            (sent, arrived) => wrong(format!(
+                "sent {sent:?} and received {:?} bytes",
+                arrived.map(|bytes| bytes.len())
+            )),
+        }
     }
 
     fn receive(&mut self, end: usize) -> Seen {

@@ -1,6 +1,6 @@
 //! A transport in memory, which keeps every rule and does nothing else.
 
-use super::fixture::{Case, Expected, Fixture, InFlight};
+use super::fixture::{ByHand, Case, Expected, Fixture, InFlight, Missing, Stranger};
 use crate::memory::preferred_alignment;
 use crate::{Deadline, Delivery, Method, Payload, Receipt, Region, Sink, Transfer, TransferError};
 use std::collections::VecDeque;
@@ -54,19 +54,19 @@ impl Fixture for Memory {
     fn expected(&self, case: Case) -> Expected {
         // Nobody copies an empty payload.
         let copies = u8::from(case.len > 0);
-        Expected {
-            method: Method::Copy,
-            sent: copies,
-            delivered: 2 * copies,
-        }
+        Expected::by(Method::Copy, copies, 2 * copies)
     }
 
     fn in_flight(&self) -> InFlight {
         self.in_flight
     }
 
-    fn strangers(&self) -> Result<Vec<super::Stranger<MemoryLink>>, super::Missing> {
-        Err("a link in memory has no address that a stranger could reach")
+    fn by_hand(&self, _limit: u64) -> Result<ByHand<MemoryLink>, Missing> {
+        Err(Missing::NotApplicable)
+    }
+
+    fn strangers(&self) -> Result<Vec<Stranger<MemoryLink>>, Missing> {
+        Err(Missing::NotApplicable)
     }
 }
 

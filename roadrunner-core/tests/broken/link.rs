@@ -2,7 +2,7 @@
 
 use crate::fault::Fault;
 use roadrunner_core::testing::{
-    Case, Expected, Fixture, InFlight, Memory, MemoryLink, Missing, Stranger,
+    ByHand, Case, Expected, Fixture, InFlight, Memory, MemoryLink, Missing, Stranger,
 };
 use roadrunner_core::{
     Deadline, Delivery, HostMemory, Method, Payload, Receipt, Region, Sink, Transfer,
@@ -79,6 +79,10 @@ impl Fixture for Broken {
 
     fn holds_descriptors(&self) -> bool {
         true
+    }
+
+    fn by_hand(&self, _limit: u64) -> Result<ByHand<Link>, Missing> {
+        Err(Missing::NotApplicable)
     }
 
     fn strangers(&self) -> Result<Vec<Stranger<Link>>, Missing> {

@@ -1,7 +1,7 @@
 //! A link over a byte stream that believes the lengths that its peer names.
 
 use crate::wire::Sockets;
-use roadrunner_core::testing::{ByHand, Case, Expected, Fixture, InFlight, Missing};
+use roadrunner_core::testing::{ByHand, Case, Expected, Fixture, InFlight, Missing, Stranger};
 use roadrunner_core::DEFAULT_LIMIT;
 
 pub(crate) struct TrustsTheHeader;
@@ -27,5 +27,9 @@ impl Fixture for TrustsTheHeader {
 
     fn by_hand(&self, _limit: u64) -> Result<ByHand<Self::Link>, Missing> {
         Sockets.by_hand(DEFAULT_LIMIT)
+    }
+
+    fn strangers(&self) -> Result<Vec<Stranger<Self::Link>>, Missing> {
+        Err(Missing::NotApplicable)
     }
 }

@@ -2,7 +2,7 @@
 
 use roadrunner_core::stream::{StreamLink, Wire, INLINE_LIMIT};
 use roadrunner_core::testing::{
-    say_hello, soon, ByHand, Case, Expected, Fixture, InFlight, Missing,
+    say_hello, soon, ByHand, Case, Expected, Fixture, InFlight, Missing, Stranger,
 };
 use roadrunner_core::{Deadline, Method, Span};
 use std::io::{self, Read, Write};
@@ -69,15 +69,12 @@ impl Fixture for Sockets {
 
     fn expected(&self, case: Case) -> Expected {
         let copies = u8::from(case.len > 0);
-        Expected {
-            method: if case.len <= INLINE_LIMIT {
-                Method::Inline
-            } else {
-                Method::Write
-            },
-            sent: copies,
-            delivered: 2 * copies,
-        }
+        let method = if case.len <= INLINE_LIMIT {
+            Method::Inline
+        } else {
+            Method::Write
+        };
+        Expected::by(method, copies, 2 * copies)
     }
 
     /// A buffer of 208 KiB (`net.core.wmem_default`), in which each message counts for more than its bytes.
@@ -101,5 +98,9 @@ impl Fixture for Sockets {
             link
         });
         Ok((link, Box::new(theirs)))
+    }
+
+    fn strangers(&self) -> Result<Vec<Stranger<Self::Link>>, Missing> {
+        Err(Missing::NotApplicable)
     }
 }

@@ -11,7 +11,7 @@ mod receipts;
 mod reuse;
 mod whole;
 
-use super::fixture::Fixture;
+use super::fixture::{Case, Fixture, Missing};
 use super::places::{Destination, Source};
 use super::process::{alone, beside_others, skipped, within};
 use crate::{Deadline, TransferError};
@@ -171,8 +171,10 @@ fn near<F: Fixture>(fixture: &F, len: u64) -> u64 {
 }
 
 /// Says that a part of a rule is not tried.
-fn skip<F: Fixture>(fixture: &F, rule: Rule, part: &str, why: &str) {
-    skipped(fixture.name(), &format!("{rule}: {part}: {why}"));
+fn skip<F: Fixture>(fixture: &F, rule: Rule, part: &str, why: Missing) {
+    if let Missing::Skipped(why) = why {
+        skipped(fixture.name(), &format!("{rule}: {part}: {why}"));
+    }
 }
 
 /// Waits until `done`, but not longer than `most`: for states that cannot be observed, only be made likely. No outcome
@@ -184,16 +186,17 @@ fn give_time(most: Duration, mut done: impl FnMut() -> bool) {
     }
 }
 
-/// Sends payloads of `len` bytes until the link takes no more, or holds more than the fixture says it may. Gives how
+/// Sends payloads like `case` until the link takes no more, or holds more than the fixture says it may. Gives how
 /// many it took, and the error that ended it.
 fn fill_up<F: Fixture>(
     fixture: &F,
     link: &mut F::Link,
-    len: u64,
+    case: Case,
     wait: Duration,
 ) -> (u64, Option<TransferError>) {
     let most = fixture.in_flight();
-    let mut source = Source::kept(fixture, &vec![7; len as usize]);
+    let len = case.len;
+    let mut source = Source::new(fixture, &vec![7; len as usize], case);
     let mut count = 0;
     while count <= most.messages && count * len <= most.bytes {
         match source.send(link, Deadline::after(wait)) {

@@ -1,6 +1,6 @@
 //! Rule 1: one send, one receive.
 
-use super::{give_time, long, near, passes};
+use super::{give_time, long, near, passes, skip, Rule};
 use crate::testing::fixture::{Case, Fixture};
 use crate::testing::payloads::{pattern, LENGTHS};
 use crate::testing::places::{Destination, Source};
@@ -119,6 +119,9 @@ fn both_ways<F: Fixture>(fixture: &F) {
 }
 
 fn the_limit<F: Fixture>(fixture: &F) {
+    if let Err(why) = fixture.limits() {
+        return skip(fixture, Rule::Order, "the limit", why);
+    }
     let limit = near(fixture, 20_000);
     let (mut a, mut b) = fixture.open(limit);
     let content = pattern(limit + 1, 1);

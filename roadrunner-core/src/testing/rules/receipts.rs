@@ -4,7 +4,7 @@ use super::{long, near};
 use crate::testing::fixture::{Case, Fixture};
 use crate::testing::payloads::pattern;
 use crate::testing::places::{Destination, Source};
-use crate::{Transfer, DEFAULT_LIMIT};
+use crate::{Receipt, Transfer, DEFAULT_LIMIT};
 use std::thread;
 
 const LENGTHS: [u64; 7] = [0, 1, 4096, 16_384, 16_385, 100_000, (2 << 20) + 1];
@@ -39,14 +39,15 @@ fn says<F: Fixture>(fixture: &F, case: Case) {
         Ok(delivery) => delivery.receipt(),
         Err(error) => panic!("{case:?} did not arrive: {error}"),
     };
+    let read = |receipt: Receipt| (receipt.bytes(), (receipt.method(), receipt.copies()));
     assert_eq!(
-        (sent.bytes(), sent.method(), sent.copies()),
-        (case.len, expected.method, expected.sent),
+        read(sent),
+        (case.len, expected.sent),
         "{case:?}: the sender's receipt"
     );
     assert_eq!(
-        (delivered.bytes(), delivered.method(), delivered.copies()),
-        (case.len, expected.method, expected.delivered),
+        read(delivered),
+        (case.len, expected.delivered),
         "{case:?}: the receiver's receipt"
     );
 }

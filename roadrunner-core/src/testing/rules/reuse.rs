@@ -1,6 +1,6 @@
 //! Rule 2: safe reuse.
 
-use super::{give_time, long, near, Rule};
+use super::{give_time, long, near, skip, Rule};
 use crate::testing::by_hand::reuse_with_full_buffers;
 use crate::testing::fixture::{Case, Fixture};
 use crate::testing::payloads::pattern;
@@ -88,17 +88,15 @@ fn slowly<F: Fixture>(fixture: &F) {
                     let memory = |len| fixture.source(len);
                     reuse_with_full_buffers(&mut link, &mut stream, &memory, given, len);
                 }
-                Err(why) => return skip_slow(fixture, why),
+                Err(why) => {
+                    return skip(
+                        fixture,
+                        Rule::Reuse,
+                        "a receiver that reads bit by bit",
+                        why,
+                    )
+                }
             }
         }
     }
-}
-
-fn skip_slow<F: Fixture>(fixture: &F, why: &str) {
-    super::skip(
-        fixture,
-        Rule::Reuse,
-        "a receiver that reads bit by bit",
-        why,
-    );
 }
