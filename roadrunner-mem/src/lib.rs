@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+mod budget;
 mod doorbell;
 mod lane;
 mod link;
@@ -11,8 +12,9 @@ mod transfer;
 
 pub use doorbell::Doorbell;
 pub use link::{link, Link};
+pub use pages::exchange;
 pub use policy::Policy;
-pub use sys::PageBuffer;
+pub use sys::{Exchanged, PageBuffer};
 pub use transfer::transfer;
 
 /// Bytes of a page.

@@ -8,7 +8,7 @@ use crate::sys::{Ending, Offer};
 use crate::transfer::receive_into;
 use roadrunner_core::memory::preferred_alignment;
 use roadrunner_core::{
-    Deadline, Delivery, Method, Payload, Receipt, Sink, Transfer, TransferError, DEFAULT_LIMIT,
+    Deadline, Delivery, Method, Payload, Receipt, Sink, Transfer, TransferError,
 };
 use std::sync::Arc;
 
@@ -54,7 +54,8 @@ impl Link {
         self.incoming.is_ready()
     }
 
-    /// Lets `bell` ring whenever something comes from the other end. It takes the place of an earlier bell.
+    /// Lets `bell` ring whenever something comes from the other end, and at once if there is something already. It takes
+    /// the place of an earlier bell.
     pub fn hang(&self, bell: &Doorbell) {
         self.incoming.hang(bell);
     }
@@ -78,10 +79,12 @@ impl Link {
                 .exchanges(exchangeable(payload.memory(), region)?)
         {
             let used = self.outgoing.used_pages(Staged::room(payload.span()?));
-            let staged = Staged::take(payload.memory(), region, used, self.policy.trusted)?;
-            let receipt = Receipt::new(len, staged.method(), staged.copies());
-            self.outgoing.push(Message::Staged(staged))?;
-            return Ok(receipt);
+            // Without memory for pages there is still the way that needs none.
+            if let Ok(staged) = Staged::take(payload.memory(), region, used, self.policy.trusted) {
+                let receipt = Receipt::new(len, staged.method(), staged.copies());
+                self.outgoing.push(Message::Staged(staged))?;
+                return Ok(receipt);
+            }
         }
         self.offer(&mut payload, deadline)
     }
@@ -120,7 +123,7 @@ impl Link {
         deadline: Deadline,
     ) -> Result<Delivery, TransferError> {
         loop {
-            let message = self.incoming.next(deadline)?;
+            let message = self.incoming.next(&self.policy, deadline)?;
             let len = message.len();
             // Ends an offer that nobody takes, also if the sink panics.
             let refusal = Refusal {
@@ -185,11 +188,7 @@ impl Transfer for Link {
         if self.broken {
             return Err(TransferError::Broken);
         }
-        let len = payload.len();
-        if len > DEFAULT_LIMIT {
-            let limit = DEFAULT_LIMIT;
-            return Err(TransferError::TooLarge { len, limit });
-        }
+        self.policy.check(payload.len())?;
         let sent = self.send_now(payload, deadline);
         self.judge(sent)
     }

@@ -1,7 +1,6 @@
 //! A payload between its two ends: the pages that it came in.
 
-use crate::sys::{clear, Exchanged, Movable};
-use crate::sys::{PageBuffer, PAGE};
+use crate::sys::{clear, swap_bytes, Exchanged, Movable, PageBuffer, PAGE};
 use roadrunner_core::{LinearMemory, Method, Region, Sink, Span, TransferError};
 
 /// Bytes of whole pages that may change hands in this region; 0 if the memory does not let them.
@@ -10,6 +9,52 @@ pub(crate) fn exchangeable(
     region: Region,
 ) -> Result<usize, TransferError> {
     Ok(Movable::of(memory, region)?.map_or(0, |bytes| bytes.whole_pages()))
+}
+
+/// The bytes of a region of `memory` change places with as many in `buffer`, from `offset` on: whole pages by
+/// `mremap(2)`, where `memory` is [private and anonymous](roadrunner_core::Backing::PrivateAnonymous) and both ranges
+/// start equally far into a page; everything else byte by byte. Says which of the two it was.
+///
+/// Both ranges stay mapped, readable and writable, and nothing is lost if the kernel refuses. Within the call pages of
+/// either may be elsewhere for a moment: nobody may look at the memory meanwhile, as its mutable borrow says.
+///
+/// # Errors
+/// [`OutOfBounds`](TransferError::OutOfBounds) if one of the ranges does not lie within its memory; nothing has happened
+/// then.
+pub fn exchange(
+    memory: &mut dyn LinearMemory,
+    region: Region,
+    buffer: &mut PageBuffer,
+    offset: u64,
+) -> Result<Exchanged, TransferError> {
+    let there = Region::new(offset, region.len());
+    if let (Some(ours), Some(theirs)) = (Movable::of(memory, region)?, Movable::of(buffer, there)?)
+    {
+        return Ok(ours.swap_with(theirs));
+    }
+    swap_bytes(region.span(memory)?, there.span(buffer)?);
+    Ok(Exchanged::Copied)
+}
+
+/// Moves a given payload from its memory to another at once, whole pages by exchange where that can be. What comes back
+/// for them is cleared before, unless `trusted`.
+pub(crate) fn hand_over(
+    source: &mut dyn LinearMemory,
+    from: Region,
+    target: &mut dyn LinearMemory,
+    to: Region,
+    trusted: bool,
+) -> Result<Exchanged, TransferError> {
+    if let (Some(source), Some(target)) = (Movable::of(source, from)?, Movable::of(target, to)?) {
+        if source.offset() == target.offset() {
+            if !trusted {
+                clear(target.span());
+            }
+            return Ok(source.move_to(target));
+        }
+    }
+    to.span(target)?.copy_from(from.span(source)?);
+    Ok(Exchanged::Copied)
 }
 
 /// A payload that has left its memory and reached no other yet.
@@ -85,7 +130,7 @@ impl Staged {
         } else {
             Method::Copy
         };
-        Ok((method, copies, Used(self.buffer)))
+        Ok((method, copies, Used::new(self.buffer)))
     }
 }
 
@@ -109,23 +154,41 @@ fn move_bytes(
 
 /// Pages that held somebody's bytes.
 #[derive(Debug)]
-pub(crate) struct Used(PageBuffer);
+pub(crate) struct Used {
+    buffer: PageBuffer,
+    /// How many bytes from the start on hold nothing any more.
+    cleared: usize,
+}
 
 impl Used {
-    pub(crate) fn len(&self) -> u64 {
-        self.0.len() as u64
+    fn new(buffer: PageBuffer) -> Self {
+        Self { buffer, cleared: 0 }
     }
 
-    /// Whether this is the buffer that would be made for so many bytes.
+    pub(crate) fn len(&self) -> u64 {
+        self.buffer.len() as u64
+    }
+
+    /// Whether a payload that takes `room` bytes of pages has its place in them, and wastes no more than it uses.
     pub(crate) fn fits(&self, room: u64) -> bool {
-        room.checked_next_multiple_of(PAGE as u64) == Some(self.len())
+        let pages = room.div_ceil(PAGE as u64) * PAGE as u64;
+        (pages..=pages.saturating_mul(2)).contains(&self.len())
+    }
+
+    /// Clears `count` bytes more, if there are so many; false if there is nothing left to clear.
+    pub(crate) fn clear_some(&mut self, count: usize) -> bool {
+        let (_, rest) = self.buffer.span().split_at(self.cleared);
+        let (next, _) = rest.split_at(count);
+        self.cleared += next.len();
+        clear(next);
+        !next.is_empty()
     }
 
     fn ready(mut self, trusted: bool) -> PageBuffer {
         if !trusted {
-            clear(self.0.span());
+            self.clear_some(usize::MAX);
         }
-        self.0
+        self.buffer
     }
 }
 

@@ -1,6 +1,6 @@
 //! When to do what, and how much may be in flight.
 
-use roadrunner_core::Method;
+use roadrunner_core::{Method, TransferError, DEFAULT_LIMIT};
 
 /// The thresholds and limits of a link. The defaults were measured on a 2-core x86-64 virtual machine with Linux 6.18.
 #[derive(Debug, Clone)]
@@ -16,7 +16,9 @@ pub struct Policy {
     pub messages: usize,
     /// Bytes in flight in one direction at most, a single larger payload excepted; beyond it `send` waits. 1 GiB.
     pub bytes: u64,
-    /// Bytes of used pages that a link keeps, for the next payload that is exchanged. 256 MiB.
+    /// Bytes of the longest payload; a longer one is refused. 4 GiB - 1.
+    pub limit: u64,
+    /// Bytes of used pages that a link keeps in one direction, for the next payloads that are exchanged. 256 MiB.
     pub pool: u64,
     /// Both ends belong to one owner: pages come back to the sender as they are, not cleared. Off.
     pub trusted: bool,
@@ -32,6 +34,7 @@ impl Default for Policy {
             exchange: 640 << 10,
             messages: 64,
             bytes: 1 << 30,
+            limit: DEFAULT_LIMIT,
             pool: 256 << 20,
             trusted: false,
             force: None,
@@ -47,6 +50,15 @@ impl Policy {
                 None => whole_pages as u64 >= self.exchange,
                 Some(method) => method == Method::Exchange,
             }
+    }
+
+    /// Refuses a payload that is too long.
+    pub(crate) fn check(&self, len: u64) -> Result<(), TransferError> {
+        if len > self.limit {
+            let limit = self.limit;
+            return Err(TransferError::TooLarge { len, limit });
+        }
+        Ok(())
     }
 
     pub(crate) fn inlines(&self, len: u64) -> bool {

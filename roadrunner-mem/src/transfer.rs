@@ -1,31 +1,40 @@
 //! A transfer with both memories at hand.
 
-use crate::pages::{exchangeable, Staged};
+use crate::pages::{exchangeable, hand_over};
 use crate::policy::Policy;
+use crate::sys::Exchanged;
 use roadrunner_core::memory::preferred_alignment;
 use roadrunner_core::{Delivery, Method, Payload, Receipt, Region, Sink, TransferError};
 
 /// Moves a payload into a region that it reserves in `sink`, at once and in this thread: by exchange of its pages if it
 /// is given and `policy` says so, else by one copy.
 ///
+/// What comes back to the sender of an exchanged payload is the receiver's region, cleared before unless the policy says
+/// [`trusted`](Policy::trusted).
+///
 /// # Errors
 /// What the sink returned, [`OutOfBounds`](TransferError::OutOfBounds) or [`NoRoom`](TransferError::NoRoom) if the
-/// region it reserved is not what was asked for, [`Io`](TransferError::Io) if the system has no memory for pages. What
-/// was reserved has been released.
+/// region it reserved is not what was asked for, [`TooLarge`](TransferError::TooLarge) if it is longer than the policy
+/// allows. What was reserved has been released, and the payload is where it was.
 pub fn transfer(
     mut payload: Payload<'_>,
     sink: &mut dyn Sink,
     policy: &Policy,
 ) -> Result<Delivery, TransferError> {
     let (len, from) = (payload.len(), payload.region());
+    policy.check(len)?;
     let region = sink.reserve(len, preferred_alignment(len))?;
     let receipt = receive_into(sink, region, len, |sink| {
         let exchange =
             payload.is_given() && policy.exchanges(exchangeable(payload.memory(), from)?);
         if exchange {
-            let staged = Staged::take(payload.memory(), from, None, policy.trusted)?;
-            let (method, copies, _used) = staged.put(sink, region)?;
-            return Ok(Receipt::new(len, method, copies));
+            let (source, target) = (payload.memory(), sink.memory());
+            return Ok(
+                match hand_over(source, from, target, region, policy.trusted)? {
+                    Exchanged::Pages => Receipt::new(len, Method::Exchange, 0),
+                    Exchanged::Copied => Receipt::new(len, Method::Copy, 1),
+                },
+            );
         }
         region.span(sink.memory())?.copy_from(payload.span()?);
         Ok(Receipt::new(len, Method::Copy, u8::from(len > 0)))

@@ -1,6 +1,7 @@
 //! Pages of two memories change places.
 
 use super::{PageBuffer, PAGE, TABLE};
+use crate::budget;
 use nix::errno::Errno;
 use nix::libc;
 use roadrunner_core::{Backing, LinearMemory, Region, Span, TransferError};
@@ -19,6 +20,11 @@ impl<'m> Movable<'m> {
         let movable = memory.backing() == Backing::PrivateAnonymous;
         let span = region.span(memory)?;
         Ok(movable.then_some(Self(span)))
+    }
+
+    /// The bytes themselves.
+    pub(crate) fn span(&self) -> Span<'m> {
+        self.0
     }
 
     /// How far into a page it starts.
@@ -42,39 +48,78 @@ impl<'m> Movable<'m> {
     /// Moves the bytes to `target`, as many as both have: whole pages by exchange where both start equally far into a
     /// page, what is left by copying. What comes back here for the pages is what `target` held.
     pub(crate) fn move_to(self, target: Movable<'_>) -> Exchanged {
-        if self.offset() != target.offset() || self.0.len() != target.0.len() {
-            target.0.copy_from(self.0);
+        self.pass(target, |ours, theirs| {
+            theirs.copy_from(ours);
+        })
+    }
+
+    /// Swaps the bytes with those of `target`, as many as both have: whole pages by exchange where both start equally
+    /// far into a page, what is left byte by byte.
+    pub(crate) fn swap_with(self, target: Movable<'_>) -> Exchanged {
+        self.pass(target, swap_bytes)
+    }
+
+    /// Exchanges what can be exchanged, and leaves the rest to `by_hand`.
+    fn pass(self, target: Movable<'_>, by_hand: ByHand) -> Exchanged {
+        let alike = self.offset() == target.offset() && self.0.len() == target.0.len();
+        // Two memories never overlap; two handles to the same one might, and then there is nothing to exchange.
+        if !alike || overlap(self.0, target.0) {
+            by_hand(self.0, target.0);
             return Exchanged::Copied;
         }
         let ([head, ours, tail], [their_head, theirs, their_tail]) = (self.parts(), target.parts());
-        their_head.copy_from(head);
-        their_tail.copy_from(tail);
+        by_hand(head, their_head);
+        by_hand(tail, their_tail);
         if ours.is_empty() {
             return Exchanged::Pages;
         }
-        swap(ours, theirs, &mut { SPLITS })
+        let mut splits = SPLITS + ours.len() / PER_SPLIT;
+        swap(ours, theirs, &mut splits, by_hand)
     }
 }
 
-/// How an exchange ended.
+/// What is done with bytes whose pages do not change places.
+type ByHand = fn(Span<'_>, Span<'_>);
+
+fn overlap(one: Span<'_>, other: Span<'_>) -> bool {
+    let (one_at, other_at) = (one.as_ptr() as usize, other.as_ptr() as usize);
+    one_at < other_at + other.len() && other_at < one_at + one.len()
+}
+
+/// Swaps as many bytes as both have.
+pub(crate) fn swap_bytes(mut ours: Span<'_>, mut theirs: Span<'_>) {
+    let mut piece = [0; 4096];
+    while !ours.is_empty() && !theirs.is_empty() {
+        let (our_piece, our_rest) = ours.split_at(piece.len().min(theirs.len()));
+        let (their_piece, their_rest) = theirs.split_at(our_piece.len());
+        let count = our_piece.copy_to_slice(&mut piece);
+        our_piece.copy_from(their_piece);
+        their_piece.copy_from_slice(&piece[..count]);
+        (ours, theirs) = (our_rest, their_rest);
+    }
+}
+
+/// How bytes changed places.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Exchanged {
-    /// Every page changed places.
+pub enum Exchanged {
+    /// Every whole page by exchange; only heads and tails of less than a page were copied.
     Pages,
-    /// The kernel refused, for at least a part: there, bytes were copied from the first range to the second.
+    /// At least a part could not be exchanged; there, bytes were copied.
     Copied,
 }
 
-/// How often a range is halved at most when it turns out to consist of several mappings, each of which the kernel moves
-/// only alone.
-const SPLITS: u32 = 64;
+/// How often a range may be halved when it turns out to consist of several mappings, each of which the kernel moves only
+/// alone: often enough to come down to the one page where two of them meet, and again for so many bytes. Beyond that a
+/// copy is faster.
+const SPLITS: usize = 16;
+const PER_SPLIT: usize = 256 << 10;
 
-// For every function below, both ranges are what `Movable::move_to` passes on: whole pages, as many on either side,
+// For every function below, both ranges are what `Movable::pass` passes on: whole pages, as many on either side,
 // page-aligned, in memories of PrivateAnonymous that are borrowed mutably: their implementers let us replace the pages,
 // nobody else looks at them meanwhile, and the two do not overlap. Halves of such ranges are such ranges.
 
-/// Swaps as a whole, or in halves if the ranges consist of several mappings; copies what the kernel refuses to swap.
-fn swap(ours: Span<'_>, theirs: Span<'_>, splits: &mut u32) -> Exchanged {
+/// Swaps as a whole, or in halves if the ranges consist of several mappings; what the kernel refuses is done by hand.
+fn swap(ours: Span<'_>, theirs: Span<'_>, splits: &mut usize, by_hand: ByHand) -> Exchanged {
     let refused = match try_swap(ours, theirs) {
         Ok(exchanged) => return exchanged,
         Err(errno) => errno,
@@ -85,19 +130,22 @@ fn swap(ours: Span<'_>, theirs: Span<'_>, splits: &mut u32) -> Exchanged {
         let half = (ours.len() / 2).next_multiple_of(PAGE);
         let (our_first, our_rest) = ours.split_at(half);
         let (their_first, their_rest) = theirs.split_at(half);
-        let first = swap(our_first, their_first, splits);
-        let rest = swap(our_rest, their_rest, splits);
+        let first = swap(our_first, their_first, splits, by_hand);
+        let rest = swap(our_rest, their_rest, splits, by_hand);
         return match (first, rest) {
             (Exchanged::Pages, Exchanged::Pages) => Exchanged::Pages,
             _ => Exchanged::Copied,
         };
     }
-    theirs.copy_from(ours);
+    by_hand(ours, theirs);
     Exchanged::Copied
 }
 
 /// Takes the pages out of both ranges, then puts each where the other was. On an error both hold what they held.
 fn try_swap(ours: Span<'_>, theirs: Span<'_>) -> Result<Exchanged, Errno> {
+    if !budget::allows() {
+        return Err(Errno::ENOMEM);
+    }
     let our_pages = take_out(ours, theirs)?;
     match take_out(theirs, ours) {
         Ok(their_pages) => {
@@ -120,16 +168,11 @@ fn try_swap(ours: Span<'_>, theirs: Span<'_>) -> Result<Exchanged, Errno> {
 fn take_out(pages: Span<'_>, like: Span<'_>) -> Result<PageBuffer, Errno> {
     #[cfg(test)]
     faults::next()?;
-    let hint = PageBuffer::new(pages.len() + TABLE).map_err(|_| Errno::ENOMEM)?;
-    let hint_at = hint
-        .start
-        .as_ptr()
-        .wrapping_add(like.as_ptr() as usize % TABLE);
-    drop(hint);
+    let place = free_place(pages.len(), like);
     // Without MREMAP_FIXED the kernel takes nothing away at the target: it moves one mapping to where there is room, or
     // none. The C library's wrapper would not pass the hint on.
-    // SAFETY: the source is whole pages of a `Movable`;
-    // with DONTUNMAP it stays mapped, by cleared pages of the same kind.
+    // SAFETY: the source is whole pages of a `Movable`; with DONTUNMAP it stays mapped, by cleared pages of the same
+    // kind.
     let moved = unsafe {
         libc::syscall(
             libc::SYS_mremap,
@@ -137,7 +180,7 @@ fn take_out(pages: Span<'_>, like: Span<'_>) -> Result<PageBuffer, Errno> {
             pages.len(),
             pages.len(),
             libc::MREMAP_MAYMOVE | libc::MREMAP_DONTUNMAP,
-            hint_at,
+            place,
         )
     };
     let start = Errno::result(moved)?;
@@ -146,6 +189,22 @@ fn take_out(pages: Span<'_>, like: Span<'_>) -> Result<PageBuffer, Errno> {
         start,
         len: pages.len(),
     })
+}
+
+/// Where there was room a moment ago, as far into a page table as `like` is: whole tables can move there. Null if no
+/// table is as small as that, or there is no room.
+fn free_place(len: usize, like: Span<'_>) -> *mut u8 {
+    let none = std::ptr::null_mut();
+    let Some(room) = len.checked_add(TABLE).filter(|_| len >= TABLE) else {
+        return none;
+    };
+    let Ok(place) = PageBuffer::map(room) else {
+        return none;
+    };
+    let into_table = like.as_ptr() as usize % TABLE;
+    let start = place.start.as_ptr() as usize;
+    let ahead = into_table.wrapping_sub(start) % TABLE;
+    place.start.as_ptr().wrapping_add(ahead)
 }
 
 /// Puts pages in the place of those of `target`, which have been taken out.

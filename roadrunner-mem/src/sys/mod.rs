@@ -5,11 +5,12 @@ mod offer;
 
 #[cfg(test)]
 pub(crate) use exchange::faults;
-pub(crate) use exchange::{Exchanged, Movable};
+pub use exchange::Exchanged;
+pub(crate) use exchange::{swap_bytes, Movable};
 pub(crate) use offer::{Ending, Offer};
 
 use nix::libc;
-use roadrunner_core::{Backing, LinearMemory, Span};
+use roadrunner_core::{Backing, LinearMemory, Region, Sink, Span, TransferError};
 use std::io;
 use std::ptr::NonNull;
 
@@ -20,7 +21,8 @@ pub(crate) const TABLE: usize = 2 << 20;
 
 /// Private anonymous pages that belong to the host, cleared when they are made.
 ///
-/// As a [`LinearMemory`] it is one whose pages may be exchanged: for programs with no Wasm, and for tests.
+/// As a [`LinearMemory`] it is one whose pages may be exchanged, and it is a [`Sink`] too: for programs with no Wasm, and
+/// for tests.
 #[derive(Debug)]
 pub struct PageBuffer {
     start: NonNull<u8>,
@@ -142,6 +144,25 @@ unsafe impl LinearMemory for PageBuffer {
     fn backing(&self) -> Backing {
         Backing::PrivateAnonymous
     }
+}
+
+/// Holds one payload at a time, at its start. The pages stay from payload to payload unless one needs more of them, which
+/// then take their place.
+impl Sink for PageBuffer {
+    fn reserve(&mut self, len: u64, _align: u64) -> Result<Region, TransferError> {
+        let no_room = |reason: String| TransferError::NoRoom { len, reason };
+        let count = usize::try_from(len).map_err(|error| no_room(error.to_string()))?;
+        if count > self.len {
+            *self = Self::new(count).map_err(|error| no_room(error.to_string()))?;
+        }
+        Ok(Region::new(0, len))
+    }
+
+    fn memory(&mut self) -> &mut dyn LinearMemory {
+        self
+    }
+
+    fn release(&mut self, _region: Region) {}
 }
 
 /// Fills with zeros.
