@@ -59,7 +59,7 @@ impl Function {
     ///
     /// # Errors
     /// [`TooMuchMemory`](FunctionError::TooMuchMemory) if its memory begins with more pages than it may have,
-    /// [`Instantiate`](FunctionError::Instantiate), and what calling it can end with.
+    /// [`BadEnvironment`](FunctionError::BadEnvironment), [`Instantiate`](FunctionError::Instantiate), and what calling it can end with.
     pub fn new(module: &Module, options: FunctionOptions) -> Result<Self, FunctionError> {
         let FunctionOptions {
             name,
@@ -74,6 +74,15 @@ impl Function {
                 function: name.to_string(),
                 pages: module.min_pages(),
                 limit: max_pages,
+            });
+        }
+        let impossible = |(variable, value): &&(String, String)| {
+            variable.is_empty() || variable.contains(['=', '\0']) || value.contains('\0')
+        };
+        if let Some((variable, _)) = env.iter().find(impossible) {
+            return Err(FunctionError::BadEnvironment {
+                function: name.to_string(),
+                variable: variable.clone(),
             });
         }
         let refused = |reason: String| FunctionError::Instantiate {

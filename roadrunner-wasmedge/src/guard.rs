@@ -12,7 +12,7 @@ use crate::sys::ast::{Ast, Signature, ALL_PAGES};
 use crate::sys::instance::{Ended, HostCalls, HostImport, Instance, Stop, Value};
 use crate::sys::memory::GuestMemory;
 use crate::sys::runtime::{Configuration, Refusal, Run};
-use crate::sys::watchdog;
+use crate::sys::{fault, watchdog};
 use std::io;
 use std::sync::mpsc::{sync_channel, SyncSender};
 use std::sync::{Mutex, PoisonError};
@@ -63,7 +63,10 @@ fn stay(compiled: &[u8], started: &Started) -> Result<(), Ended> {
         name: "stay",
         signature: Signature::new(&[], &[]),
     }];
-    let mut host = Stay(started);
+    let mut host = Stay {
+        started,
+        before: fault::present(),
+    };
     let mut instance = Instance::new(ast, &configuration, &imports, &mut host, None)?;
     let enter = instance.find("enter").ok_or_else(|| {
         Ended::Trap(Refusal {
@@ -75,7 +78,10 @@ fn stay(compiled: &[u8], started: &Started) -> Result<(), Ended> {
     Ok(())
 }
 
-struct Stay<'a>(&'a Started);
+struct Stay<'a> {
+    started: &'a Started,
+    before: [nix::libc::sigaction; 3],
+}
 
 impl HostCalls for Stay<'_> {
     fn call(
@@ -84,9 +90,10 @@ impl HostCalls for Stay<'_> {
         _memory: Option<&mut GuestMemory<'_>>,
         _arguments: &[Value],
     ) -> Result<Option<Value>, Stop> {
+        fault::install(self.before);
         watchdog::run(|| {
             // Whoever started this waits for it.
-            let _ = self.0.send(Ok(()));
+            let _ = self.started.send(Ok(()));
         })
     }
 }

@@ -357,3 +357,22 @@ fn a_deadline_that_has_passed_is_not_the_functions_end() {
     let reply = echo.handle(region, &mut NoOutbox, soon()).expect("a reply");
     assert_eq!(reply, Reply::Region(Region::new(region.offset(), 1)));
 }
+
+#[test]
+fn what_cannot_be_a_variable_is_refused_and_its_value_not_shown() {
+    let module = module(&handler(ECHO));
+    for (name, value) in [
+        ("", "secret"),
+        ("A=B", "secret"),
+        ("A\0", "secret"),
+        ("A", "sec\0ret"),
+    ] {
+        let env = vec![(name.to_owned(), value.to_owned())];
+        let error = Function::new(&module, FunctionOptions::new("test").env(env)).expect_err("bad");
+        assert!(
+            matches!(error, FunctionError::BadEnvironment { .. }),
+            "{error}"
+        );
+        assert!(!error.to_string().contains("sec"), "{error}");
+    }
+}

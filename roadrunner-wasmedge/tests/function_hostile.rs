@@ -5,8 +5,9 @@ mod function_support;
 use function_support::*;
 use roadrunner_core::{Deadline, Payload, Region, Sink, TransferError};
 use roadrunner_wasmedge::function::{
-    Function, FunctionError, FunctionOptions, NoOutbox, SendError,
+    Function, FunctionError, FunctionOptions, NoOutbox, Reply, SendError,
 };
+use roadrunner_wasmedge::module::Module;
 use std::time::{Duration, Instant};
 
 /// Calls a handler that is not to return; gives how it was ended.
@@ -378,6 +379,27 @@ fn a_host_function_exported_as_the_functions_own_is_an_error() {
 }
 
 #[test]
+fn deep_recursion_is_a_trap() {
+    let text = wat(r#"(func $down (param $n i32) (result i32)
+            (local $a i32)
+            (local.set $a (call $down (i32.add (local.get $n) (i32.const 1))))
+            (i32.store (i32.and (local.get $n) (i32.const 4095)) (local.get $a))
+            (call $down (local.get $a)))
+        (func (export "roadrunner_handle") (param i32 i32) (result i64)
+            (i64.extend_i32_u (call $down (i32.const 0))))"#);
+    for _ in 0..3 {
+        let mut deep = instance(&text);
+        let error = call(&mut deep, b"x").expect_err("a trap");
+        assert!(matches!(error, FunctionError::Trap { .. }), "{error}");
+    }
+    let mut echo = function(ECHO);
+    assert_eq!(
+        call(&mut echo, b"x").expect("a reply").as_deref(),
+        Some(&b"x"[..])
+    );
+}
+
+#[test]
 fn the_memory_stays_whole_after_a_trap() {
     let mut trapping = function("(unreachable)");
     let region = put(&mut trapping, b"still here");
@@ -386,4 +408,73 @@ fn the_memory_stays_whole_after_a_trap() {
         .expect_err("a trap");
     assert!(region.fits(trapping.memory().len() as u64));
     assert_eq!(bytes(&mut trapping, region), b"still here");
+}
+
+#[test]
+fn a_trap_stays_a_trap_while_another_thread_comes_and_goes() {
+    let trapping = module(&handler("(drop (i32.load (i32.const -8))) (i64.const 0)"));
+    let traps = || {
+        for _ in 0..200 {
+            let mut trapping =
+                Function::new(&trapping, FunctionOptions::new("test")).expect("a function");
+            let error = call(&mut trapping, b"x").expect_err("a trap");
+            assert!(matches!(error, FunctionError::Trap { .. }), "{error}");
+        }
+    };
+    std::thread::scope(|scope| {
+        let traps = scope.spawn(traps);
+        let mut silent = function("(i64.const 0)");
+        let region = put(&mut silent, b"x");
+        while !traps.is_finished() {
+            let reply = silent.handle(region, &mut NoOutbox, soon());
+            assert_eq!(reply.expect("no failure"), Reply::None);
+        }
+    });
+}
+
+/// Runs one test alone in a process of its own, and gives what came of it; `None` in that process.
+fn alone(test: &str) -> Option<std::process::Output> {
+    const ALONE: &str = "ROADRUNNER_TEST_ALONE";
+    if std::env::var_os(ALONE).is_some() {
+        return None;
+    }
+    let program = std::env::current_exe().expect("a program");
+    let output = std::process::Command::new(program)
+        .args(["--exact", test, "--nocapture"])
+        .env(ALONE, "1")
+        .output()
+        .expect("it runs");
+    Some(output)
+}
+
+#[test]
+fn nothing_reaches_stdout() {
+    let Some(output) = alone("nothing_reaches_stdout") else {
+        // Compiling, an invalid module, a trap, output of the guest's own, a deadline.
+        let _ = Module::from_bytes("bad", b"\0asm\x01\0\0\0\x01\xff", Some(cache()));
+        call(&mut function("(unreachable)"), b"x").expect_err("a trap");
+        let text = r#"(module
+            (import "wasi_snapshot_preview1" "fd_write" (func $write (param i32 i32 i32 i32) (result i32)))
+            (memory (export "memory") 1)
+            (data (i32.const 16) "\40\00\00\00\0a\00\00\00")
+            (data (i32.const 64) "the guest\0a")
+            (func (export "roadrunner_allocate") (param i32 i32) (result i32) (i32.const 1024))
+            (func (export "roadrunner_free") (param i32))
+            (func (export "roadrunner_handle") (param i32 i32) (result i64)
+                (drop (call $write (i32.const 1) (i32.const 16) (i32.const 1) (i32.const 8)))
+                (i64.const 0)))"#;
+        call(&mut instance(text), b"x").expect("no failure");
+        stopped_after(&mut function("(loop $on (br $on)) (unreachable)"), SHORT);
+        return;
+    };
+    let talk = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{talk}");
+    // A function whose log nobody took speaks on stderr.
+    assert!(talk.contains("test: info: the guest"), "{talk}");
+    // What the test harness prints, and nothing else.
+    let stdout = String::from_utf8_lossy(&output.stdout);
+    let others = stdout.lines().filter(|line| {
+        !line.is_empty() && !line.starts_with("running") && !line.starts_with("test ")
+    });
+    assert_eq!(others.collect::<Vec<_>>(), [""; 0], "{stdout}");
 }

@@ -24,6 +24,9 @@ pub enum FunctionError {
         pages: u64,
         limit: u32,
     },
+    /// A variable cannot be in an environment: its name is empty or has `=` in it, or it has a NUL.
+    #[error("function `{function}`: {variable:?} cannot be a variable of its environment: a name is not empty and has no `=`, and neither name nor value has a NUL")]
+    BadEnvironment { function: String, variable: String },
     /// The handler returned that it failed.
     #[error("function `{function}` failed: {reason}")]
     Failed {

@@ -1,6 +1,7 @@
 //! An instance: calls into the guest, and out of it to the host.
 
 use super::ast::{Ast, Signature, ValueType};
+use super::fault;
 use super::memory::GuestMemory;
 use super::runtime::{
     check, exhausted, take_talk, wrap, Configuration, Executor, FunctionType, ModuleInstance,
@@ -277,7 +278,10 @@ unsafe fn guarded(
     let watched = deadline.map(|at| unsafe { watchdog::watch(at, code.clone()) });
     // SAFETY: the slot is alive, and no guest runs yet that could reach it.
     unsafe { (*slot.0.as_ptr()).host = Some(host) };
-    let result = run();
+    let result = {
+        let _entered = fault::enter(code);
+        run()
+    };
     // SAFETY: the slot is alive, and no guest runs any more.
     unsafe { (*slot.0.as_ptr()).host = None };
     let stopped = watched.is_some_and(Watched::finish);

@@ -1,4 +1,4 @@
-//! The unsafe code of this crate: WasmEdge's C API behind owned types, and the system calls of [`watchdog`].
+//! The unsafe code of this crate: WasmEdge's C API behind owned types, and the system calls of [`watchdog`] and [`fault`].
 //!
 //! | room | what is in it |
 //! | --- | --- |
@@ -6,9 +6,11 @@
 //! | [`ast`] | modules: compiled, parsed, validated, and what they import and export |
 //! | [`instance`] | an instance: calls into the guest, and out of it to the host |
 //! | [`memory`] | its linear memory |
-//! | [`watchdog`] | what stops a guest whose time is up, and what keeps WasmEdge's signal handlers in place |
+//! | [`watchdog`] | what stops a guest whose time is up |
+//! | [`fault`] | which signals are a guest's trap |
 
 pub(crate) mod ast;
+pub(crate) mod fault;
 pub(crate) mod instance;
 pub(crate) mod memory;
 pub(crate) mod runtime;

@@ -26,6 +26,10 @@ impl CodeRange {
         Self(range)
     }
 
+    pub(super) fn contains(&self, address: usize) -> bool {
+        self.0.contains(&address)
+    }
+
     /// Makes its instructions fault. It stays readable: the unwinder looks at it.
     ///
     /// # Safety
