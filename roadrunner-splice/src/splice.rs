@@ -65,7 +65,8 @@ impl Splicer {
     /// The whole pages of a payload that can be spliced and is worth it.
     fn whole_pages(&self, payload: &mut Payload<'_>) -> Option<Region> {
         let from = self.from?;
-        if !payload.is_given()
+        if self.in_flight.is_some()
+            || !payload.is_given()
             || payload.len() < from
             || payload.memory().backing() != Backing::PrivateAnonymous
         {

@@ -320,6 +320,17 @@ fn a_peer_that_cannot_be_told_of_its_payload_is_seen_as_gone() {
 }
 
 #[test]
+fn an_acknowledgement_behind_a_payload_holds_nobody_up() {
+    let (mut a, mut b) = pair(usize::MAX, true);
+    send(&mut a, b"question").expect("room");
+    send(&mut b, b"crossing").expect("room");
+    assert_eq!(recv(&mut b).expect("sent"), b"question");
+    send(&mut a, b"another").expect("the first one has been received");
+    assert_eq!(recv(&mut a).expect("sent"), b"crossing");
+    assert_eq!(recv(&mut b).expect("sent"), b"another");
+}
+
+#[test]
 fn an_acknowledgement_of_nothing_is_refused() {
     let (mut a, mut b) = pair(usize::MAX, true);
     send(&mut a, b"one").expect("room");

@@ -209,7 +209,7 @@ impl<F: Fixture> History<'_, F> {
                 this.queue.push_back(content);
             }
             Err(TransferError::Closed) if this.closed || this.closing => {}
-            Err(TransferError::Timeout) if !has_to => {
+            Err(TransferError::Timeout) if !has_to && deadline.has_passed() => {
                 // Cut in the middle of a payload.
                 if !is_open {
                     return Ok(Next::Stop);
@@ -276,7 +276,7 @@ impl<F: Fixture> History<'_, F> {
                 }
                 peer.queue.pop_front();
             }
-            (Err(TransferError::Timeout), None) if !has_to && is_open => {}
+            (Err(TransferError::Timeout), None) if !has_to && is_open && deadline.has_passed() => {}
             (Err(TransferError::Closed), None) if peer.closed || peer.closing => {}
             (Err(TransferError::PeerClosed | TransferError::Truncated { .. }), _)
                 if peer.dropped && peer.lossy =>
@@ -310,7 +310,9 @@ impl<F: Fixture> History<'_, F> {
         self.ends[1 - end].lossy |= peer_is_gone;
         match closed {
             Ok(()) => self.ends[end].closed = true,
-            Err(TransferError::Timeout) if !has_to && is_open => self.ends[end].closing = true,
+            Err(TransferError::Timeout) if !has_to && is_open && deadline.has_passed() => {
+                self.ends[end].closing = true;
+            }
             Err(TransferError::PeerClosed) if peer_is_gone => return Ok(Next::Stop),
             Err(error) => return wrong(format!("close: {error}")),
         }
