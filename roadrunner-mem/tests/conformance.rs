@@ -1,0 +1,132 @@
+//! The contract, rule by rule, between two threads of one process.
+
+use roadrunner_core::testing::{ByHand, Case, Expected, Fixture, InFlight, Missing, Stranger};
+use roadrunner_core::{conformance, LinearMemory, Method, DEFAULT_LIMIT};
+use roadrunner_mem::{link, Link, PageBuffer, Policy, PAGE_SIZE};
+use std::ops::RangeInclusive;
+
+conformance!(inline, Threads::opaque(Method::Inline));
+conformance!(inline_pages, Threads::pages(Method::Inline));
+conformance!(copy, Threads::opaque(Method::Copy));
+conformance!(copy_pages, Threads::pages(Method::Copy));
+conformance!(exchange, Threads::pages(Method::Exchange));
+conformance!(slot, skipped: "slots are not shared within a process yet");
+
+/// Two threads, by one of the methods.
+struct Threads {
+    method: Method,
+    /// Whether the memories let their pages go.
+    pages: bool,
+}
+
+impl Threads {
+    fn opaque(method: Method) -> Self {
+        let pages = false;
+        Self { method, pages }
+    }
+
+    fn pages(method: Method) -> Self {
+        let pages = true;
+        Self { method, pages }
+    }
+
+    fn policy(&self) -> Policy {
+        let mut policy = Policy::default();
+        policy.bytes = 8 << 20;
+        policy
+    }
+
+    fn memory(&self, len: u64) -> Box<dyn LinearMemory + Send> {
+        if self.pages {
+            Box::new(PageBuffer::new(len as usize).expect("memory"))
+        } else {
+            roadrunner_core::testing::host_memory(len)
+        }
+    }
+
+    /// The method by which the sender parts with a payload.
+    fn leaves_by(&self, case: Case) -> Method {
+        let page = PAGE_SIZE as u64;
+        let start = case.offset.next_multiple_of(page);
+        let whole_pages = ((case.offset + case.len) / page * page).saturating_sub(start);
+        if case.len <= self.policy().inline {
+            Method::Inline
+        } else if self.pages && case.given && whole_pages >= self.policy().exchange {
+            Method::Exchange
+        } else {
+            Method::Copy
+        }
+    }
+}
+
+impl Fixture for Threads {
+    type Link = Link;
+
+    fn name(&self) -> &str {
+        self.method.name()
+    }
+
+    fn open(&self, _limit: u64) -> (Link, Link) {
+        link(self.policy())
+    }
+
+    fn limits(&self) -> Result<(), Missing> {
+        Err(Missing::Skipped(
+            "a link between threads has the default limit, and no other",
+        ))
+    }
+
+    fn expected(&self, case: Case) -> Expected {
+        // An empty payload is copied by nobody.
+        let copies = u8::from(case.len > 0);
+        match self.leaves_by(case) {
+            Method::Inline => Expected::by(Method::Inline, copies, 2 * copies),
+            // Pages that lie otherwise in the destination cannot take their place there.
+            Method::Exchange if case.offset % PAGE_SIZE as u64 != 0 => Expected {
+                sent: (Method::Exchange, 0),
+                delivered: (Method::Copy, 1),
+            },
+            Method::Exchange => Expected::by(Method::Exchange, 0, 0),
+            _ => Expected::by(Method::Copy, 1, 1),
+        }
+    }
+
+    fn in_flight(&self) -> InFlight {
+        let policy = self.policy();
+        InFlight {
+            bytes: policy.bytes,
+            messages: policy.messages as u64,
+        }
+    }
+
+    fn lengths(&self) -> RangeInclusive<u64> {
+        let policy = self.policy();
+        match self.method {
+            Method::Inline => 0..=policy.inline,
+            // From where destinations are aligned to pages on, with a page for what is less than one at both ends.
+            Method::Exchange => (1 << 20) + PAGE_SIZE as u64..=DEFAULT_LIMIT,
+            _ if self.pages => policy.inline + 1..=policy.exchange - 1,
+            _ => policy.inline + 1..=DEFAULT_LIMIT,
+        }
+    }
+
+    fn waits_for_receiver(&self, case: Case) -> bool {
+        self.leaves_by(case) == Method::Copy
+    }
+
+    fn by_hand(&self, _limit: u64) -> Result<ByHand<Link>, Missing> {
+        Err(Missing::NotApplicable)
+    }
+
+    fn strangers(&self) -> Result<Vec<Stranger<Link>>, Missing> {
+        Err(Missing::NotApplicable)
+    }
+
+    fn source(&self, len: u64) -> Box<dyn LinearMemory + Send> {
+        self.memory(len)
+    }
+
+    fn destination(&self, len: u64) -> Box<dyn LinearMemory + Send> {
+        self.memory(len)
+    }
+}
