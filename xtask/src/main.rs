@@ -1,10 +1,14 @@
 //! The runner of this repository: `cargo xtask <subcommand>`.
 
+mod build;
 mod command;
 mod context;
+mod demo;
 mod doctor;
+mod sample;
 mod setup;
 mod talk;
+mod test;
 
 use std::process::ExitCode;
 
@@ -25,6 +29,10 @@ enum Task {
     Setup,
     /// Show what this machine offers; installs nothing.
     Doctor(doctor::Options),
+    /// Run a picture through four functions in all three modes, and show what every hop cost.
+    Demo(demo::Arguments),
+    /// Check format, lints and documentation, and run every test, on real WasmEdge.
+    Test(test::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -43,5 +51,7 @@ fn run(task: Task) -> anyhow::Result<()> {
     match task {
         Task::Setup => setup::run(&context),
         Task::Doctor(options) => doctor::run(&context, &options),
+        Task::Demo(arguments) => demo::run(&context, &arguments),
+        Task::Test(arguments) => test::run(&context, &arguments),
     }
 }

@@ -2,7 +2,7 @@
 
 use super::error::ModuleError;
 use crate::sys::ast;
-use crate::sys::runtime::version;
+use crate::sys::runtime::{version, Effort};
 use sha2::{Digest, Sha256};
 use std::fs::{self, DirBuilder};
 use std::io::{self, Write};
@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 pub(super) const SECTION: &str = "wasmedge";
 
 /// Changes when an entry's format, or how it is compiled, does.
-const FORMAT: &str = "1: universal, O3, WebAssembly 2.0";
+const FORMAT: &str = "2: universal, O3 or else O0, WebAssembly 2.0";
 
 /// An entry is the SHA-256 of the compiled module, and the compiled module.
 const DIGEST: usize = 32;
@@ -157,8 +157,18 @@ fn compile(module: &str, wasm: &[u8], directory: &Path) -> Result<Vec<u8>, Modul
             ))
         })?;
     let out = work.path().join("module.wasm");
-    ast::compile(wasm, &out).map_err(|refusal| failed(refusal.to_string()))?;
-    fs::read(&out).map_err(|error| failed(format!("WasmEdge left no result: {error}")))
+    // WasmEdge 0.17.1 makes code that it cannot load where optimising leaves a call to the C library, as to `fmax`.
+    for effort in [Effort::Optimized, Effort::Plain] {
+        ast::compile(wasm, &out, effort).map_err(|refusal| failed(refusal.to_string()))?;
+        let compiled =
+            fs::read(&out).map_err(|error| failed(format!("WasmEdge left no result: {error}")))?;
+        if ast::loads(&compiled).map_err(|refusal| failed(refusal.to_string()))? {
+            return Ok(compiled);
+        }
+    }
+    Err(failed(
+        "WasmEdge cannot load the code that it made".to_owned(),
+    ))
 }
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
 //! Modules: compiled, parsed, validated, and what they import and export.
 
 use super::runtime::{
-    check, exhausted, quiet, text, AstModule, Compiler, Configuration, Loader, Refusal, Run,
-    Validator,
+    check, exhausted, quiet, text, AstModule, Compiler, Configuration, Effort, Loader, Refusal,
+    Run, Validator,
 };
 use super::watchdog::CodeRange;
 use crate::maps;
@@ -77,9 +77,10 @@ impl Drop for Ast {
 }
 
 /// Compiles `wasm` and writes the result, a module with native code in a section of its own, to `out`.
-pub(crate) fn compile(wasm: &[u8], out: &Path) -> Result<(), Refusal> {
+pub(crate) fn compile(wasm: &[u8], out: &Path, effort: Effort) -> Result<(), Refusal> {
     quiet();
-    let configuration = Configuration::new(Run::Compiled, ALL_PAGES)?;
+    let mut configuration = Configuration::new(Run::Compiled, ALL_PAGES)?;
+    configuration.compile_with(effort);
     // SAFETY: the configuration is alive during the call, and copied; the result is nobody else's.
     let compiler = unsafe { Compiler::take(ffi::WasmEdge_CompilerCreate(configuration.as_ptr()))? };
     let path =
@@ -89,6 +90,13 @@ pub(crate) fn compile(wasm: &[u8], out: &Path) -> Result<(), Refusal> {
     check(unsafe {
         ffi::WasmEdge_CompilerCompileFromBytes(compiler.as_ptr(), bytes, path.as_ptr())
     })
+}
+
+/// Whether the native code in `compiled`, which must come from [`compile`], can be loaded.
+pub(crate) fn loads(compiled: &[u8]) -> Result<bool, Refusal> {
+    let configuration = Configuration::new(Run::Compiled, ALL_PAGES)?;
+    let ast = Ast::parse(compiled, &configuration, Run::Compiled)?;
+    Ok(!ast.code().is_empty())
 }
 
 fn wrap_bytes(bytes: &[u8]) -> Result<ffi::WasmEdge_Bytes, Refusal> {

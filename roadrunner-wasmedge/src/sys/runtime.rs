@@ -206,10 +206,6 @@ impl Configuration {
             ffi::WasmEdge_ConfigureSetWASMStandard(context, ffi::WasmEdge_Standard_WASM_2);
             ffi::WasmEdge_ConfigureSetRunMode(context, mode);
             ffi::WasmEdge_ConfigureSetMaxMemoryPage(context, max_pages.into());
-            ffi::WasmEdge_ConfigureCompilerSetOptimizationLevel(
-                context,
-                ffi::WasmEdge_CompilerOptimizationLevel_O3,
-            );
             ffi::WasmEdge_ConfigureCompilerSetOutputFormat(
                 context,
                 ffi::WasmEdge_CompilerOutputFormat_Wasm,
@@ -217,4 +213,23 @@ impl Configuration {
         }
         Ok(configuration)
     }
+
+    /// How hard a compiler that is made from this tries.
+    pub(crate) fn compile_with(&mut self, effort: Effort) {
+        let level = match effort {
+            Effort::Optimized => ffi::WasmEdge_CompilerOptimizationLevel_O3,
+            Effort::Plain => ffi::WasmEdge_CompilerOptimizationLevel_O0,
+        };
+        // SAFETY: the context is alive, and the value is one of the enumeration it is meant for.
+        unsafe { ffi::WasmEdge_ConfigureCompilerSetOptimizationLevel(self.as_ptr(), level) };
+    }
+}
+
+/// How hard the compiler tries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Effort {
+    /// As fast code as it can make.
+    Optimized,
+    /// A plain translation.
+    Plain,
 }

@@ -1,0 +1,307 @@
+//! `roadrunner`: checks workflows of WebAssembly functions, and runs them.
+
+mod report;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use indicatif::{ProgressBar, ProgressStyle};
+use report::Report;
+use roadrunner_wasmedge::function::LogLevel;
+use roadrunner_wasmedge::run::{self, Interrupt, Mode, NetworkMethod, Options};
+use roadrunner_wasmedge::workflow::Workflow;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Moves payloads between WebAssembly functions without serialising them.
+#[derive(Parser)]
+#[command(version, propagate_version = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run a workflow on an input file
+    Run(RunArguments),
+    /// Validate a workflow and the modules it names, without running anything
+    Check {
+        /// The workflow file
+        workflow: PathBuf,
+        /// Where compiled modules are kept [default: the user's cache directory]
+        #[arg(long, value_name = "DIR")]
+        cache: Option<PathBuf>,
+    },
+    /// One function of a run, in a process of its own; started by `run`
+    #[command(hide = true)]
+    Worker {
+        /// For whoever looks at the list of processes
+        name: String,
+    },
+}
+
+#[derive(Args)]
+struct RunArguments {
+    /// The workflow file
+    workflow: PathBuf,
+    /// The file that functions without predecessor receive
+    #[arg(long, value_name = "FILE")]
+    input: PathBuf,
+    /// The directory for the outputs; made if it is not there. With several modes, each gets a directory in it
+    #[arg(long, value_name = "DIR")]
+    output: PathBuf,
+    /// How payloads cross; give it several times to run in one mode after another
+    #[arg(long, value_enum, default_values = ["auto"])]
+    mode: Vec<ModeArgument>,
+    /// How large payloads cross TCP in network mode
+    #[arg(long, value_enum, value_name = "METHOD", default_value = "auto")]
+    network_method: MethodArgument,
+    /// Write what the table says, as JSON
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Seconds that a run may take, instead of what the workflow says
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..))]
+    deadline: Option<u32>,
+    /// Where compiled modules are kept [default: the user's cache directory]
+    #[arg(long, value_name = "DIR")]
+    cache: Option<PathBuf>,
+    /// Show what functions log, down to this level
+    #[arg(long, value_enum, value_name = "LEVEL", default_value = "info")]
+    log: LogArgument,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum ModeArgument {
+    /// The cheapest that reaches every function: on one host, `user`
+    Auto,
+    /// All functions in one process, linear memory to linear memory
+    User,
+    /// A process per function, UNIX sockets between them
+    Kernel,
+    /// A process per function, TCP between them
+    Network,
+}
+
+impl From<ModeArgument> for Mode {
+    fn from(argument: ModeArgument) -> Self {
+        match argument {
+            ModeArgument::Auto | ModeArgument::User => Self::User,
+            ModeArgument::Kernel => Self::Kernel,
+            ModeArgument::Network => Self::Network,
+        }
+    }
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum MethodArgument {
+    /// Written on loopback, spliced elsewhere
+    Auto,
+    /// Written
+    Write,
+    /// Spliced (vmsplice, splice), where whole pages are given away
+    Splice,
+}
+
+impl From<MethodArgument> for NetworkMethod {
+    fn from(argument: MethodArgument) -> Self {
+        match argument {
+            MethodArgument::Auto => Self::Auto,
+            MethodArgument::Write => Self::Write,
+            MethodArgument::Splice => Self::Splice,
+        }
+    }
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum LogArgument {
+    Error,
+    Warn,
+    Info,
+    Debug,
+    Trace,
+}
+
+impl From<LogArgument> for LogLevel {
+    fn from(argument: LogArgument) -> Self {
+        match argument {
+            LogArgument::Error => Self::Error,
+            LogArgument::Warn => Self::Warn,
+            LogArgument::Info => Self::Info,
+            LogArgument::Debug => Self::Debug,
+            LogArgument::Trace => Self::Trace,
+        }
+    }
+}
+
+/// What the shell shows for a program that Ctrl-C ended.
+const INTERRUPTED: u8 = 130;
+
+const FAILED: u8 = 1;
+
+fn main() {
+    run::leave(act());
+}
+
+fn act() -> u8 {
+    let ended = match Cli::parse().command {
+        Command::Run(arguments) => run_workflow(&arguments),
+        Command::Check { workflow, cache } => check(&workflow, cache.as_deref()),
+        Command::Worker { .. } => {
+            return if run::serve_worker() { 0 } else { FAILED };
+        }
+    };
+    match ended {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("roadrunner: {error}");
+            FAILED
+        }
+    }
+}
+
+type Failure = Box<dyn std::error::Error>;
+
+fn check(file: &Path, cache: Option<&Path>) -> Result<u8, Failure> {
+    let workflow = Workflow::load(file)?;
+    run::check_modules(&workflow, cache)?;
+    let edges: usize = workflow.functions.iter().map(|f| f.successors.len()).sum();
+    say(&format!(
+        "{}: {} functions, {edges} edges, good\n",
+        file.display(),
+        workflow.functions.len()
+    ))?;
+    Ok(0)
+}
+
+fn run_workflow(arguments: &RunArguments) -> Result<u8, Failure> {
+    let json = arguments
+        .json
+        .as_deref()
+        .map(JsonFile::create)
+        .transpose()?;
+    let (trigger, interrupt) = Interrupt::new();
+    ctrlc::set_handler(move || trigger.pull())?;
+    let mut report = Report::default();
+    let mut modes: Vec<Mode> = Vec::new();
+    for mode in arguments.mode.iter().copied().map(Mode::from) {
+        if !modes.contains(&mode) {
+            modes.push(mode);
+        }
+    }
+    let ended = Workflow::load(&arguments.workflow)
+        .map_err(|error| (error.to_string(), FAILED))
+        .and_then(|workflow| {
+            for &mode in &modes {
+                let output = if modes.len() == 1 {
+                    arguments.output.clone()
+                } else {
+                    arguments.output.join(mode.name())
+                };
+                let progress = progress(mode);
+                let options = options(arguments, &output, mode, &interrupt, &progress);
+                let outcome = run::run(&workflow, &options);
+                progress.finish_and_clear();
+                match outcome {
+                    Ok(outcome) => report.add(mode, &outcome),
+                    Err(error) if error.is_interrupt() => {
+                        return Err((error.to_string(), INTERRUPTED))
+                    }
+                    Err(error) => return Err((error.to_string(), FAILED)),
+                }
+            }
+            Ok(())
+        });
+    let code = match ended {
+        Ok(()) => {
+            report.ok = true;
+            say(&report.table())?;
+            0
+        }
+        Err((message, code)) => {
+            eprintln!("roadrunner: {message}");
+            report.error = Some(message);
+            code
+        }
+    };
+    if let Some(json) = json {
+        json.write(&report)?;
+    }
+    Ok(code)
+}
+
+fn options(
+    arguments: &RunArguments,
+    output: &Path,
+    mode: Mode,
+    interrupt: &Interrupt,
+    progress: &ProgressBar,
+) -> Options {
+    let level = LogLevel::from(arguments.log);
+    let progress = progress.clone();
+    Options::new(&arguments.input, output, mode)
+        .network_method(arguments.network_method.into())
+        .cache(arguments.cache.clone())
+        .deadline(
+            arguments
+                .deadline
+                .map(|seconds| Duration::from_secs(seconds.into())),
+        )
+        .interrupt(interrupt.clone())
+        .log(move |function, line_level, line| {
+            if line_level <= level {
+                progress.suspend(|| eprintln!("{function}: {line}"));
+            }
+        })
+}
+
+/// A spinner on a terminal, nothing in a pipe.
+fn progress(mode: Mode) -> ProgressBar {
+    let style = ProgressStyle::with_template("{spinner} {msg} {elapsed}")
+        .unwrap_or_else(|_| ProgressStyle::default_spinner());
+    let bar = ProgressBar::new_spinner()
+        .with_style(style)
+        .with_message(format!("running in {mode} mode"));
+    bar.enable_steady_tick(Duration::from_millis(100));
+    bar
+}
+
+/// Prints to stdout; a reader that has gone away (`| head`) is no error.
+fn say(text: &str) -> std::io::Result<()> {
+    match std::io::stdout().lock().write_all(text.as_bytes()) {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        other => other,
+    }
+}
+
+/// A JSON file that is there whole or not at all. Made before the run, so that a bad path costs nobody a run.
+struct JsonFile {
+    path: PathBuf,
+    file: tempfile::NamedTempFile,
+}
+
+impl JsonFile {
+    fn create(path: &Path) -> Result<Self, String> {
+        let directory = path
+            .parent()
+            .filter(|parent| !parent.as_os_str().is_empty())
+            .unwrap_or(Path::new("."));
+        let file = tempfile::Builder::new()
+            .prefix(".roadrunner-")
+            .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))
+            .tempfile_in(directory)
+            .map_err(|error| format!("--json {}: {error}", path.display()))?;
+        Ok(Self {
+            path: path.to_owned(),
+            file,
+        })
+    }
+
+    fn write(mut self, report: &Report) -> Result<(), Failure> {
+        serde_json::to_writer_pretty(&mut self.file, report)?;
+        writeln!(self.file)?;
+        self.file
+            .persist(&self.path)
+            .map_err(|error| format!("--json {}: {}", self.path.display(), error.error))?;
+        Ok(())
+    }
+}

@@ -1,0 +1,146 @@
+//! What a run tells: a table for people, JSON for programs, both of the same figures.
+
+use comfy_table::{presets, CellAlignment, Table};
+use roadrunner_wasmedge::run::{Mode, Outcome};
+use serde::Serialize;
+use std::path::PathBuf;
+
+/// The runs of one invocation.
+#[derive(Default, Serialize)]
+pub(crate) struct Report {
+    pub(crate) ok: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) error: Option<String>,
+    hops: Vec<HopRow>,
+    functions: Vec<FunctionRow>,
+    outputs: Vec<OutputRow>,
+    runs: Vec<RunRow>,
+}
+
+#[derive(Serialize)]
+struct HopRow {
+    mode: Mode,
+    from: String,
+    to: String,
+    bytes: u64,
+    method: &'static str,
+    copies: u8,
+    seconds: f64,
+}
+
+#[derive(Serialize)]
+struct FunctionRow {
+    mode: Mode,
+    name: String,
+    seconds: f64,
+}
+
+#[derive(Serialize)]
+struct OutputRow {
+    mode: Mode,
+    function: String,
+    path: PathBuf,
+    bytes: u64,
+    sha256: String,
+}
+
+#[derive(Serialize)]
+struct RunRow {
+    mode: Mode,
+    seconds: f64,
+}
+
+impl Report {
+    pub(crate) fn add(&mut self, mode: Mode, outcome: &Outcome) {
+        self.hops.extend(outcome.hops.iter().map(|hop| HopRow {
+            mode,
+            from: hop.from.clone(),
+            to: hop.to.clone(),
+            bytes: hop.bytes,
+            method: hop.method,
+            copies: hop.copies,
+            seconds: hop.duration.as_secs_f64(),
+        }));
+        self.functions.extend(
+            outcome
+                .functions
+                .iter()
+                .map(|(name, duration)| FunctionRow {
+                    mode,
+                    name: name.clone(),
+                    seconds: duration.as_secs_f64(),
+                }),
+        );
+        self.outputs
+            .extend(outcome.outputs.iter().map(|output| OutputRow {
+                mode,
+                function: output.function.clone(),
+                path: output.path.clone(),
+                bytes: output.bytes,
+                sha256: output.sha256.clone(),
+            }));
+        self.runs.push(RunRow {
+            mode,
+            seconds: outcome.duration.as_secs_f64(),
+        });
+    }
+
+    /// Hops and outputs, ready to print.
+    pub(crate) fn table(&self) -> String {
+        let mut hops = table(&["mode", "hop", "bytes", "method", "copies", "time", "GB/s"]);
+        for hop in &self.hops {
+            hops.add_row([
+                hop.mode.to_string(),
+                format!("{} -> {}", hop.from, hop.to),
+                hop.bytes.to_string(),
+                hop.method.to_owned(),
+                hop.copies.to_string(),
+                time(hop.seconds),
+                format!("{:.2}", hop.bytes as f64 / hop.seconds.max(1e-9) / 1e9),
+            ]);
+        }
+        right(&mut hops, &[2, 4, 5, 6]);
+        let mut outputs = table(&["output", "bytes", "sha256"]);
+        for output in &self.outputs {
+            outputs.add_row([
+                output.path.display().to_string(),
+                output.bytes.to_string(),
+                output.sha256[..16].to_owned(),
+            ]);
+        }
+        right(&mut outputs, &[1]);
+        let runs: Vec<_> = self
+            .runs
+            .iter()
+            .map(|run| format!("{} {}", run.mode, time(run.seconds)))
+            .collect();
+        format!("{hops}\n\n{outputs}\n\nwhole runs: {}\n", runs.join(", "))
+    }
+}
+
+fn table(header: &[&str]) -> Table {
+    let mut table = Table::new();
+    table
+        .load_preset(presets::UTF8_HORIZONTAL_ONLY)
+        .set_header(header);
+    table
+}
+
+fn right(table: &mut Table, columns: &[usize]) {
+    for &column in columns {
+        if let Some(column) = table.column_mut(column) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+}
+
+/// A duration with three digits or so and its unit.
+fn time(seconds: f64) -> String {
+    if seconds >= 1.0 {
+        format!("{seconds:.2} s")
+    } else if seconds >= 1e-3 {
+        format!("{:.2} ms", seconds * 1e3)
+    } else {
+        format!("{:.1} µs", seconds * 1e6)
+    }
+}

@@ -1,0 +1,128 @@
+//! Where a worker process listens for its predecessors, and how it reaches its successors.
+
+use super::event::Failure;
+use super::links::Link;
+use super::{Mode, NetworkMethod};
+use roadrunner_core::{Deadline, TransferError};
+use roadrunner_splice as tcp;
+use roadrunner_uds as unix;
+
+/// The worker's own address, if it has predecessors, and what it connects with.
+pub(crate) struct Gate {
+    listener: Option<Listener>,
+    options: Options,
+}
+
+enum Listener {
+    Unix(unix::Listener),
+    Tcp(tcp::Listener),
+}
+
+enum Options {
+    Unix(unix::Options),
+    Tcp(tcp::Options),
+}
+
+impl Gate {
+    /// Listens at `address`, if anybody is to come.
+    pub(crate) fn open(
+        mode: Mode,
+        method: NetworkMethod,
+        address: &str,
+        secret: &str,
+        listens: bool,
+    ) -> Result<Self, Failure> {
+        let options = match mode {
+            Mode::Network => {
+                let secret = tcp::Secret::from_bytes(secret)
+                    .map_err(|error| Failure::new(error.to_string()))?;
+                let options = tcp::Options::default().secret(secret);
+                Options::Tcp(options.prefer(method.into()))
+            }
+            _ => Options::Unix(unix::Options::default()),
+        };
+        let failed =
+            |error: TransferError| Failure::new(format!("cannot listen at {address}: {error}"));
+        let listener = match &options {
+            _ if !listens => None,
+            Options::Unix(options) => {
+                let address = unix_address(address)?;
+                let listener = unix::Listener::bind(address, options.clone()).map_err(failed)?;
+                Some(Listener::Unix(listener))
+            }
+            Options::Tcp(options) => {
+                let listener = tcp::Listener::bind(address, options.clone()).map_err(failed)?;
+                Some(Listener::Tcp(listener))
+            }
+        };
+        Ok(Self { listener, options })
+    }
+
+    /// Where it listens.
+    pub(crate) fn address(&self) -> Option<String> {
+        Some(match self.listener.as_ref()? {
+            Listener::Unix(listener) => listener.address().to_string(),
+            Listener::Tcp(listener) => listener.address().to_string(),
+        })
+    }
+
+    /// A link to the successor `to`, which hears it called `from`.
+    pub(crate) fn connect(
+        &self,
+        to: &str,
+        address: &str,
+        from: &str,
+        deadline: Deadline,
+    ) -> Result<Link, Failure> {
+        match &self.options {
+            Options::Unix(options) => {
+                unix::connect(&unix_address(address)?, from, options, deadline).map(Link::Unix)
+            }
+            Options::Tcp(options) => tcp::connect(address, from, options, deadline).map(Link::Tcp),
+        }
+        .map_err(|error| Failure::transfer(&format!("connecting to `{to}`"), &error))
+    }
+
+    /// A link from each of the predecessors. Then nobody listens here any more.
+    pub(crate) fn accept(
+        mut self,
+        predecessors: &[String],
+        deadline: Deadline,
+    ) -> Result<Vec<(String, Link)>, Failure> {
+        let mut links: Vec<(String, Link)> = Vec::new();
+        while links.len() < predecessors.len() {
+            let accepted = match &mut self.listener {
+                Some(Listener::Unix(listener)) => listener.accept(deadline).map(Link::Unix),
+                Some(Listener::Tcp(listener)) => listener.accept(deadline).map(Link::Tcp),
+                None => break,
+            };
+            match accepted {
+                Ok(link) => {
+                    let from = link.name().to_owned();
+                    let known = predecessors.contains(&from);
+                    if known && links.iter().all(|(other, _)| *other != from) {
+                        links.push((from, link));
+                    }
+                }
+                Err(error @ TransferError::Io { .. }) | Err(error @ TransferError::Timeout) => {
+                    let missing: Vec<_> = predecessors
+                        .iter()
+                        .filter(|name| links.iter().all(|(from, _)| from != *name))
+                        .map(String::as_str)
+                        .collect();
+                    let doing = format!("waiting for `{}` to connect", missing.join("`, `"));
+                    return Err(Failure::transfer(&doing, &error));
+                }
+                // Somebody who is not one of ours.
+                Err(_) => {}
+            }
+        }
+        Ok(links)
+    }
+}
+
+fn unix_address(address: &str) -> Result<unix::Address, Failure> {
+    address
+        .parse()
+        .map_err(|error: unix::AddressError| Failure::new(error.to_string()))
+}

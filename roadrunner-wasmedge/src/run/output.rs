@@ -1,0 +1,113 @@
+//! Outputs appear all at once or not at all: they are written beside the output directory's files and renamed at the end.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// A directory inside the output directory, gone with all it holds unless its files are published.
+#[derive(Debug)]
+pub(crate) struct Staging {
+    /// Taken by `drop`, before the directories that were made for it.
+    directory: Option<tempfile::TempDir>,
+    target: PathBuf,
+    /// The directories that were made for the output directory, outermost first.
+    made: Vec<PathBuf>,
+}
+
+impl Staging {
+    /// Makes the output directory where there is none, and a place to write to inside it.
+    pub(crate) fn create(target: &Path, outputs: &[&str]) -> io::Result<Self> {
+        let mut made: Vec<_> = target
+            .ancestors()
+            .take_while(|path| !path.as_os_str().is_empty() && !path.exists())
+            .map(Path::to_owned)
+            .collect();
+        made.reverse();
+        fs::create_dir_all(target)?;
+        let mut staging = Self {
+            directory: None,
+            target: target.to_owned(),
+            made,
+        };
+        if let Some(taken) = outputs
+            .iter()
+            .map(|output| target.join(output))
+            .find(|path| path.is_dir())
+        {
+            let message = format!("{} is a directory; move it away", taken.display());
+            return Err(io::Error::new(io::ErrorKind::AlreadyExists, message));
+        }
+        let builder = tempfile::Builder::new()
+            .prefix(".roadrunner-")
+            .tempdir_in(target)?;
+        staging.directory = Some(builder);
+        Ok(staging)
+    }
+
+    /// Where workers write their outputs.
+    pub(crate) fn path(&self) -> &Path {
+        self.directory
+            .as_ref()
+            .map_or(self.target.as_path(), tempfile::TempDir::path)
+    }
+
+    /// Moves these files into the output directory, and says where each is now.
+    pub(crate) fn publish(mut self, files: &[String]) -> io::Result<Vec<PathBuf>> {
+        let moved = files
+            .iter()
+            .map(|file| {
+                let target = self.target.join(file);
+                fs::rename(self.path().join(file), &target)?;
+                Ok(target)
+            })
+            .collect();
+        self.made.clear();
+        moved
+    }
+}
+
+impl Drop for Staging {
+    fn drop(&mut self) {
+        self.directory.take();
+        // Only what is empty goes: somebody may have put files there meanwhile.
+        for directory in self.made.iter().rev() {
+            let _ = fs::remove_dir(directory);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_published_leaves_nothing() {
+        let root = tempfile::tempdir().expect("a directory");
+        let target = root.path().join("a/b");
+        let staging = Staging::create(&target, &["x"]).expect("writable");
+        fs::write(staging.path().join("x"), "half").expect("writable");
+        drop(staging);
+        assert_eq!(fs::read_dir(root.path()).expect("there").count(), 0);
+    }
+
+    #[test]
+    fn what_is_published_is_alone_there() {
+        let root = tempfile::tempdir().expect("a directory");
+        let target = root.path().join("out");
+        let staging = Staging::create(&target, &["x"]).expect("writable");
+        fs::write(staging.path().join("x"), "whole").expect("writable");
+        let paths = staging.publish(&["x".to_owned()]).expect("published");
+        assert_eq!(paths, [target.join("x")]);
+        assert_eq!(fs::read_dir(&target).expect("there").count(), 1);
+        assert_eq!(fs::read(&paths[0]).expect("there"), b"whole");
+    }
+
+    #[test]
+    fn a_directory_in_the_place_of_an_output_is_named() {
+        let root = tempfile::tempdir().expect("a directory");
+        fs::create_dir(root.path().join("x")).expect("writable");
+        let error = Staging::create(root.path(), &["x"]).expect_err("taken");
+        assert!(error.to_string().contains("is a directory"), "{error}");
+        assert_eq!(fs::read_dir(root.path()).expect("there").count(), 1);
+    }
+}

@@ -1,0 +1,525 @@
+//! The workflow file: functions, their modules, and the edges between them.
+//!
+//! ```toml
+//! deadline_seconds = 60            # for the whole run; 120 if left out
+//!
+//! [[function]]
+//! name = "decode"                  # letters, digits, `-` and `_`
+//! module = "decode.wasm"           # relative to this file; .wasm or .wat
+//!
+//! [[function]]
+//! name = "resize"
+//! module = "resize.wasm"
+//! env = { WIDTH = "800" }          # what the function sees as its environment
+//! output = "small.rgba"            # of a function without successor: its file in the output directory
+//!
+//! [edges]
+//! decode = ["resize"]              # every reply of `decode` goes to each of these
+//! ```
+//!
+//! A function with no predecessor receives the input; what a function with no successor replies is an output.
+
+use serde::Deserialize;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// How long a run may take if its file does not say.
+pub const DEFAULT_DEADLINE: Duration = Duration::from_secs(120);
+/// Functions in one workflow at most.
+pub const MAX_FUNCTIONS: usize = 1024;
+/// Bytes of a workflow file at most.
+pub const MAX_FILE: u64 = 1 << 20;
+
+const MAX_NAME: usize = 64;
+
+/// A workflow that has been found consistent: names are unique, edges lead somewhere, and there is no cycle.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Workflow {
+    /// The file it came from.
+    pub file: PathBuf,
+    /// How long a run may take.
+    pub deadline: Duration,
+    /// Every function after all of its predecessors.
+    pub functions: Vec<FunctionSpec>,
+}
+
+/// One function of a workflow.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct FunctionSpec {
+    /// Its name, unique in the workflow.
+    pub name: String,
+    /// Its module, as a path that can be opened.
+    pub module: PathBuf,
+    /// Its environment.
+    pub env: Vec<(String, String)>,
+    /// Pages of 64 KiB that its memory may have at most.
+    pub max_pages: Option<u32>,
+    /// Names of the functions that send to it.
+    pub predecessors: Vec<String>,
+    /// Names of the functions that it sends to.
+    pub successors: Vec<String>,
+    /// The file of its output, if it has no successor.
+    pub output: Option<String>,
+    /// Where it listens in kernel mode, if the file says so.
+    pub socket: Option<PathBuf>,
+    /// Where it listens in network mode, if the file says so.
+    pub listen: Option<SocketAddr>,
+}
+
+impl Workflow {
+    /// Reads and validates a file. Modules must exist; what is in them is not looked at.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it, not only the first thing.
+    pub fn load(file: &Path) -> Result<Self, WorkflowError> {
+        let unreadable = |reason: String| WorkflowError::new(file, vec![reason]);
+        let metadata = std::fs::metadata(file)
+            .map_err(|error| unreadable(format!("cannot be read: {error}")))?;
+        if metadata.len() > MAX_FILE {
+            return Err(unreadable(format!(
+                "is {} bytes long; a workflow file has at most {MAX_FILE}",
+                metadata.len()
+            )));
+        }
+        let text = std::fs::read_to_string(file)
+            .map_err(|error| unreadable(format!("cannot be read: {error}")))?;
+        let workflow = Self::parse(file, &text)?;
+        let missing: Vec<_> = workflow
+            .functions
+            .iter()
+            .filter(|function| !function.module.is_file())
+            .map(|function| {
+                format!(
+                    "function `{}`: there is no module {}",
+                    function.name,
+                    function.module.display()
+                )
+            })
+            .collect();
+        if missing.is_empty() {
+            Ok(workflow)
+        } else {
+            Err(WorkflowError::new(file, missing))
+        }
+    }
+
+    /// Validates the text of a file, whose path says what modules are relative to. Nothing is opened.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it.
+    pub fn parse(file: &Path, text: &str) -> Result<Self, WorkflowError> {
+        let raw: RawWorkflow = toml::from_str(text)
+            .map_err(|error| WorkflowError::new(file, vec![error.to_string()]))?;
+        raw.validate(file)
+            .map_err(|problems| WorkflowError::new(file, problems))
+    }
+
+    /// The function of that name.
+    #[must_use]
+    pub fn function(&self, name: &str) -> Option<&FunctionSpec> {
+        self.functions.iter().find(|function| function.name == name)
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawWorkflow {
+    deadline_seconds: Option<u32>,
+    #[serde(default, rename = "function")]
+    functions: Vec<RawFunction>,
+    #[serde(default)]
+    edges: BTreeMap<String, Vec<String>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawFunction {
+    name: String,
+    module: PathBuf,
+    #[serde(default)]
+    env: BTreeMap<String, String>,
+    max_pages: Option<u32>,
+    output: Option<String>,
+    socket: Option<PathBuf>,
+    listen: Option<SocketAddr>,
+}
+
+impl RawWorkflow {
+    fn validate(self, file: &Path) -> Result<Workflow, Vec<String>> {
+        let mut problems = self.names();
+        problems.extend(self.edge_problems());
+        problems.extend(self.output_problems());
+        if !problems.is_empty() {
+            return Err(problems);
+        }
+        let order = self.order().map_err(|cycle| vec![cycle])?;
+        let directory = file.parent().unwrap_or(Path::new(""));
+        let mut predecessors: HashMap<&str, Vec<String>> = HashMap::new();
+        for name in &order {
+            for successor in self.successors(name) {
+                predecessors
+                    .entry(successor)
+                    .or_default()
+                    .push((*name).to_owned());
+            }
+        }
+        let by_name: HashMap<_, _> = self
+            .functions
+            .iter()
+            .map(|f| (f.name.as_str(), f))
+            .collect();
+        let functions = order
+            .iter()
+            .map(|name| {
+                let raw = by_name[name];
+                let successors = self.successors(name).to_vec();
+                FunctionSpec {
+                    name: raw.name.clone(),
+                    module: directory.join(&raw.module),
+                    env: raw.env.clone().into_iter().collect(),
+                    max_pages: raw.max_pages,
+                    predecessors: predecessors.remove(name).unwrap_or_default(),
+                    output: successors
+                        .is_empty()
+                        .then(|| raw.output.clone().unwrap_or_else(|| raw.name.clone())),
+                    successors,
+                    socket: raw.socket.as_ref().map(|socket| directory.join(socket)),
+                    listen: raw.listen,
+                }
+            })
+            .collect();
+        Ok(Workflow {
+            file: file.to_owned(),
+            deadline: self.deadline_seconds.map_or(DEFAULT_DEADLINE, |seconds| {
+                Duration::from_secs(seconds.into())
+            }),
+            functions,
+        })
+    }
+
+    fn successors(&self, name: &str) -> &[String] {
+        self.edges.get(name).map_or(&[], Vec::as_slice)
+    }
+
+    fn names(&self) -> Vec<String> {
+        let mut problems = Vec::new();
+        if self.functions.is_empty() {
+            problems.push("there is no [[function]]".to_owned());
+        }
+        if self.functions.len() > MAX_FUNCTIONS {
+            problems.push(format!(
+                "{} functions are more than the {MAX_FUNCTIONS} of one workflow",
+                self.functions.len()
+            ));
+        }
+        if self.deadline_seconds == Some(0) {
+            problems.push("deadline_seconds = 0 leaves no time; give at least 1".to_owned());
+        }
+        let mut seen = BTreeSet::new();
+        for function in &self.functions {
+            let name = function.name.as_str();
+            let plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+            if name.is_empty() || name.len() > MAX_NAME || !name.chars().all(plain) {
+                problems.push(format!(
+                    "function name {name:?}: use 1 to {MAX_NAME} letters, digits, `-` and `_`"
+                ));
+            }
+            if !seen.insert(name) {
+                problems.push(format!("two functions are named `{name}`"));
+            }
+            for key in function.env.keys() {
+                if key.is_empty() || key.contains(['=', '\0']) {
+                    problems.push(format!(
+                        "function `{name}`: {key:?} cannot be the name of a variable"
+                    ));
+                }
+            }
+        }
+        problems
+    }
+
+    fn edge_problems(&self) -> Vec<String> {
+        let known: BTreeSet<_> = self.functions.iter().map(|f| f.name.as_str()).collect();
+        let mut problems = Vec::new();
+        for (from, successors) in &self.edges {
+            if !known.contains(from.as_str()) {
+                problems.push(format!("[edges]: there is no function `{from}`"));
+            }
+            let mut seen = BTreeSet::new();
+            for to in successors {
+                if !known.contains(to.as_str()) {
+                    problems.push(format!("edge {from} -> {to}: there is no function `{to}`"));
+                }
+                if !seen.insert(to) {
+                    problems.push(format!("edge {from} -> {to} is there twice"));
+                }
+            }
+        }
+        problems
+    }
+
+    fn output_problems(&self) -> Vec<String> {
+        let mut problems = Vec::new();
+        let mut seen = HashMap::new();
+        for function in &self.functions {
+            let name = &function.name;
+            if !self.successors(name).is_empty() {
+                if function.output.is_some() {
+                    problems.push(format!(
+                        "function `{name}` has successors, so that its replies are no `output`"
+                    ));
+                }
+                continue;
+            }
+            let output = function.output.as_ref().unwrap_or(name);
+            let file_name = Path::new(output).file_name();
+            if file_name != Some(output.as_ref())
+                || output.starts_with('.')
+                || output.contains('\0')
+            {
+                problems.push(format!(
+                    "function `{name}`: output {output:?} is not the plain name of a file"
+                ));
+            }
+            if let Some(other) = seen.insert(output, name) {
+                problems.push(format!(
+                    "functions `{other}` and `{name}` have the same output {output:?}"
+                ));
+            }
+        }
+        problems
+    }
+
+    /// The functions, each after its predecessors, in the file's order where that leaves a choice; or the cycle.
+    fn order(&self) -> Result<Vec<&str>, String> {
+        let mut waiting_for: HashMap<&str, usize> = HashMap::new();
+        for to in self.edges.values().flatten() {
+            *waiting_for.entry(to).or_default() += 1;
+        }
+        let mut order = Vec::new();
+        let mut left: Vec<&str> = self.functions.iter().map(|f| f.name.as_str()).collect();
+        while let Some(at) = left
+            .iter()
+            .position(|name| waiting_for.get(name).map_or(true, |count| *count == 0))
+        {
+            let name = left.remove(at);
+            for to in self.successors(name) {
+                if let Some(count) = waiting_for.get_mut(to.as_str()) {
+                    *count -= 1;
+                }
+            }
+            order.push(name);
+        }
+        if left.is_empty() {
+            return Ok(order);
+        }
+        Err(format!("the edges go in a circle: {}", self.circle(&left)))
+    }
+
+    /// One circle among functions that all wait for each other.
+    fn circle(&self, left: &[&str]) -> String {
+        let predecessor = |name: &str| {
+            left.iter()
+                .copied()
+                .find(|from| self.successors(from).iter().any(|to| to == name))
+        };
+        let mut path = vec![left[0]];
+        while let Some(from) = predecessor(path[path.len() - 1]) {
+            if let Some(start) = path.iter().position(|name| *name == from) {
+                let mut circle = path[start..].to_vec();
+                circle.push(from);
+                circle.reverse();
+                return circle.join(" -> ");
+            }
+            path.push(from);
+        }
+        left.join(", ")
+    }
+}
+
+/// What is wrong with a workflow file.
+#[derive(Debug)]
+pub struct WorkflowError {
+    file: PathBuf,
+    problems: Vec<String>,
+}
+
+impl WorkflowError {
+    /// Problems of that file, found by reading it or by whoever looked at what it names.
+    #[must_use]
+    pub fn new(file: &Path, problems: Vec<String>) -> Self {
+        Self {
+            file: file.to_owned(),
+            problems,
+        }
+    }
+
+    /// One sentence each.
+    #[must_use]
+    pub fn problems(&self) -> &[String] {
+        &self.problems
+    }
+}
+
+impl fmt::Display for WorkflowError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let file = self.file.display();
+        match self.problems.as_slice() {
+            [problem] => write!(f, "workflow {file}: {}", problem.trim_end()),
+            problems => {
+                write!(f, "workflow {file}: {} problems", problems.len())?;
+                problems
+                    .iter()
+                    .try_for_each(|problem| write!(f, "\n  - {}", problem.trim_end()))
+            }
+        }
+    }
+}
+
+impl std::error::Error for WorkflowError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn parse(text: &str) -> Result<Workflow, String> {
+        Workflow::parse(Path::new("dir/flow.toml"), text).map_err(|error| error.to_string())
+    }
+
+    /// A file with these functions and edges.
+    fn file(names: &[&str], edges: &[(&str, &[&str])]) -> String {
+        use std::fmt::Write as _;
+        let mut text = String::new();
+        for name in names {
+            let _ = writeln!(text, "[[function]]\nname = {name:?}\nmodule = \"m.wasm\"");
+        }
+        text += "[edges]\n";
+        for (from, to) in edges {
+            let _ = writeln!(text, "{from} = {to:?}");
+        }
+        text
+    }
+
+    #[test]
+    fn functions_come_after_their_predecessors() {
+        let text = file(
+            &["d", "b", "a", "c"],
+            &[("a", &["b", "c"]), ("b", &["d"]), ("c", &["d"])],
+        );
+        let workflow = parse(&text).expect("good");
+        let names: Vec<_> = workflow.functions.iter().map(|f| f.name.as_str()).collect();
+        assert_eq!(names, ["a", "b", "c", "d"]);
+        let last = workflow.function("d").expect("there");
+        assert_eq!(last.predecessors, ["b", "c"]);
+        assert_eq!(last.output.as_deref(), Some("d"));
+        assert_eq!(last.module, Path::new("dir/m.wasm"));
+        assert_eq!(workflow.function("a").expect("there").output, None);
+        assert_eq!(workflow.deadline, DEFAULT_DEADLINE);
+    }
+
+    #[test]
+    fn each_mistake_is_named() {
+        for (text, words) in [
+            (file(&[], &[]), "there is no [[function]]"),
+            (file(&["a", "a"], &[]), "two functions are named `a`"),
+            (file(&["a"], &[("a", &["b"])]), "there is no function `b`"),
+            (file(&["a"], &[("b", &["a"])]), "there is no function `b`"),
+            (
+                file(&["a", "b"], &[("a", &["b", "b"])]),
+                "edge a -> b is there twice",
+            ),
+            (file(&["a"], &[("a", &["a"])]), "in a circle: a -> a"),
+            (
+                file(
+                    &["x", "a", "b"],
+                    &[("x", &["a"]), ("a", &["b"]), ("b", &["a"])],
+                ),
+                "in a circle: ",
+            ),
+            (file(&["a/b"], &[]), "function name \"a/b\""),
+            ("[[function]]\nname = 3".to_owned(), "invalid type"),
+            (
+                "[[function]]\nname = \"a\"".to_owned(),
+                "missing field `module`",
+            ),
+            ("speed = 3".to_owned(), "unknown field `speed`"),
+            (
+                "deadline_seconds = 0\n".to_owned() + &file(&["a"], &[]),
+                "deadline_seconds",
+            ),
+            (
+                "[[function]]\nname = \"a\"\nmodule = \"m\"\noutput = \"../x\"".to_owned(),
+                "not the plain name of a file",
+            ),
+            (
+                "[[function]]\nname = \"a\"\nmodule = \"m\"\nenv = { \"A=B\" = \"x\" }".to_owned(),
+                "cannot be the name of a variable",
+            ),
+        ] {
+            let error = parse(&text).expect_err(&text);
+            assert!(error.contains(words), "{error}\n  lacks: {words}");
+            assert!(error.contains("dir/flow.toml"), "{error}");
+        }
+    }
+
+    #[test]
+    fn all_mistakes_are_told_at_once() {
+        let error = parse(&file(&["a", "a"], &[("a", &["b"])])).expect_err("two mistakes");
+        assert!(error.contains("2 problems"), "{error}");
+    }
+
+    #[test]
+    fn a_missing_module_is_named() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("flow.toml");
+        std::fs::write(&path, file(&["a"], &[])).expect("writable");
+        let error = Workflow::load(&path).expect_err("no module").to_string();
+        assert!(
+            error.contains("function `a`: there is no module"),
+            "{error}"
+        );
+        assert!(error.contains("m.wasm"), "{error}");
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_a_workflow_or_an_error(text in "\\PC{0,200}") {
+            let _ = parse(&text);
+        }
+
+        /// Any graph is ordered or has a circle, and what is ordered has its edges forward.
+        #[test]
+        fn any_graph_is_ordered_or_has_a_circle(
+            edges in proptest::collection::btree_set((0_usize..6, 0_usize..6), 0..12)
+        ) {
+            let names = ["a", "b", "c", "d", "e", "f"];
+            let successors: Vec<(&str, Vec<&str>)> = (0..6)
+                .map(|from| (names[from], edges.iter().filter(|e| e.0 == from).map(|e| names[e.1]).collect()))
+                .collect();
+            let borrowed: Vec<(&str, &[&str])> = successors.iter().map(|(f, t)| (*f, t.as_slice())).collect();
+            match parse(&file(&names, &borrowed)) {
+                Ok(workflow) => {
+                    let at = |name: &str| workflow.functions.iter().position(|f| f.name == name);
+                    for (from, to) in edges {
+                        prop_assert!(at(names[from]) < at(names[to]));
+                    }
+                }
+                Err(error) => {
+                    let circle = error.split("in a circle: ").nth(1).expect("a circle");
+                    let steps: Vec<_> = circle.trim().split(" -> ").collect();
+                    prop_assert!(steps.len() > 1 && steps.first() == steps.last());
+                    for step in steps.windows(2) {
+                        let index = |name| names.iter().position(|n| *n == name).expect("known");
+                        prop_assert!(edges.contains(&(index(step[0]), index(step[1]))));
+                    }
+                }
+            }
+        }
+    }
+}

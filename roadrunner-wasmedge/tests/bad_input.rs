@@ -1,0 +1,312 @@
+//! What bad input gets: a message that names the culprit, a failure, and nothing left behind.
+
+mod support;
+
+use nix::sys::signal::{kill, Signal};
+use nix::unistd::Pid;
+use std::io::{BufRead, BufReader, Read};
+use std::process::{Child, Stdio};
+use support::{echo, module, Bench, MODES};
+
+fn with(body: &str) -> Bench {
+    Bench::chain(&[("a", echo()), ("bad", module(body)), ("c", echo())])
+}
+
+#[test]
+fn a_good_chain_gives_what_it_got() {
+    for mode in MODES {
+        let bench = Bench::chain(&[("a", echo()), ("b", echo()), ("c", echo())]);
+        let output = bench.run(mode);
+        let talk = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{mode}: {talk}");
+        let result = std::fs::read(bench.path("out/c")).expect("an output");
+        assert_eq!(result, b"some bytes", "{mode}");
+        assert_eq!(support::names(&bench.path("out")), ["c"], "{mode}");
+        assert!(bench.processes().is_empty());
+    }
+}
+
+#[test]
+fn no_such_input() {
+    let bench = Bench::chain(&[("a", echo())]);
+    std::fs::remove_file(bench.path("input")).expect("there");
+    for mode in MODES {
+        bench.fails(mode, &["input", "/input", "No such file"]);
+    }
+}
+
+#[test]
+fn an_input_that_is_a_directory() {
+    let bench = Bench::chain(&[("a", echo())]);
+    std::fs::remove_file(bench.path("input")).expect("there");
+    std::fs::create_dir(bench.path("input")).expect("writable");
+    bench.fails("user", &["/input", "is not a file"]);
+}
+
+#[test]
+fn an_empty_input_is_an_empty_payload() {
+    for mode in MODES {
+        let bench = Bench::chain(&[("a", echo()), ("b", echo())]);
+        bench.write("input", b"");
+        let output = bench.run(mode);
+        let talk = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{mode}: {talk}");
+        assert_eq!(std::fs::read(bench.path("out/b")).expect("an output"), b"");
+    }
+}
+
+#[test]
+fn a_workflow_that_is_wrong() {
+    let bench = Bench::chain(&[("a", echo())]);
+    let function = "[[function]]\nname = \"a\"\nmodule = \"a.wat\"\n";
+    for (text, words) in [
+        (format!("{function}[edges]\na = [\"a\"]"), "a -> a"),
+        (format!("{function}[edges]\na = [\"b\"]"), "no function `b`"),
+        (
+            format!("{function}{function}"),
+            "two functions are named `a`",
+        ),
+        (function.replace("a.wat", "gone.wasm"), "gone.wasm"),
+        ("name = ".to_owned(), "flow.toml"),
+    ] {
+        bench.write("flow.toml", text.as_bytes());
+        bench.fails("user", &["flow.toml", words]);
+        let check = std::process::Command::new(env!("CARGO_BIN_EXE_roadrunner"))
+            .arg("check")
+            .arg(bench.path("flow.toml"))
+            .output()
+            .expect("it starts");
+        bench.failed("check", &check, &["flow.toml", words]);
+    }
+}
+
+#[test]
+fn a_module_that_is_not_wasm_or_lacks_an_export() {
+    let whole = echo();
+    let lacking = whole.replace("(export \"roadrunner_handle\")", "");
+    for (bytes, words) in [
+        (b"\x7fELF and so on".to_vec(), vec!["a.wat"]),
+        (b"".to_vec(), vec!["a.wat"]),
+        (lacking.into_bytes(), vec!["a.wat", "roadrunner_handle"]),
+        (
+            b"(module (import \"elsewhere\" \"f\" (func)))".to_vec(),
+            vec!["a.wat"],
+        ),
+    ] {
+        let bench = Bench::chain(&[("a", echo())]);
+        bench.write("a.wat", &bytes);
+        for mode in MODES {
+            bench.fails(mode, &words);
+        }
+    }
+}
+
+#[test]
+fn a_function_that_traps() {
+    for mode in MODES {
+        with("(unreachable)").fails(mode, &["function `bad`", "unreachable"]);
+    }
+}
+
+#[test]
+fn a_function_that_fails_says_why() {
+    let body = "(drop (call $fail (i32.const 16) (i32.const 8))) (i64.const -1)";
+    for mode in MODES {
+        with(body).fails(mode, &["function `bad`", "handling"]);
+    }
+}
+
+#[test]
+fn a_function_that_runs_for_ever() {
+    for mode in MODES {
+        let bench = with("(loop $again (br $again)) (i64.const 0)");
+        let mut command = bench.command(mode);
+        let output = command
+            .args(["--deadline", "1"])
+            .output()
+            .expect("it starts");
+        bench.failed(mode, &output, &["function `bad`", "deadline"]);
+    }
+}
+
+#[test]
+fn a_reply_outside_the_memory() {
+    for (ptr, len) in [
+        ("16", "-1"),
+        ("-16", "32"),
+        ("131072", "1"),
+        ("131071", "2"),
+    ] {
+        let body = format!("(call $reply (i32.const {ptr}) (i32.const {len}))");
+        for mode in MODES {
+            with(&body).fails(mode, &["function `bad`", "memory"]);
+        }
+    }
+}
+
+#[test]
+fn an_allocator_that_has_no_room_or_lies() {
+    for answer in ["0", "-16", "131071"] {
+        let lying = echo().replace(
+            "(local.get $ptr))\n  (func (export \"roadrunner_free\")",
+            &format!("(i32.const {answer}))\n  (func (export \"roadrunner_free\")"),
+        );
+        assert_ne!(lying, echo());
+        for mode in MODES {
+            let bench = Bench::chain(&[("a", echo()), ("bad", lying.clone())]);
+            bench.fails(mode, &["function `bad`"]);
+        }
+    }
+}
+
+#[test]
+fn a_function_that_asks_for_4_gib_less_one() {
+    let body = "(drop (call $allocate (i32.const -1) (i32.const 16))) (call $reply (local.get $ptr) (i32.const -1))";
+    for mode in MODES {
+        with(body).fails(mode, &["function `bad`", "memory"]);
+    }
+}
+
+#[test]
+fn a_memory_that_grows_in_the_middle_is_no_error() {
+    let body =
+        "(drop (memory.grow (i32.const 100))) (call $reply (local.get $ptr) (local.get $len))";
+    for mode in MODES {
+        let bench = with(body);
+        let output = bench.run(mode);
+        let talk = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{mode}: {talk}");
+        assert_eq!(
+            std::fs::read(bench.path("out/c")).expect("an output"),
+            b"some bytes"
+        );
+    }
+}
+
+#[test]
+fn a_send_to_nobody_or_from_nowhere_is_an_error_code() {
+    // Handled well if each call returns a negative code; else it traps.
+    for (target, ptr, len) in [("8", "16", "8"), ("0", "16", "8"), ("-1", "16", "8")] {
+        let body = format!(
+            "(if (i32.ge_s (call $send (i32.const 16) (i32.const {target}) (i32.const {ptr}) (i32.const {len})
+                (i32.const 0)) (i32.const 0)) (then unreachable))
+             (if (i32.ge_s (call $send (i32.const 16) (i32.const 1) (i32.const -8) (i32.const 64)
+                (i32.const 1)) (i32.const 0)) (then unreachable))
+             (call $reply (local.get $ptr) (local.get $len))"
+        );
+        for mode in MODES {
+            let output = with(&body).run(mode);
+            let talk = String::from_utf8_lossy(&output.stderr);
+            assert!(output.status.success(), "{mode}: {talk}");
+        }
+    }
+}
+
+#[test]
+fn a_port_that_is_taken() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = taken.local_addr().expect("bound").to_string();
+    let bench = Bench::chain(&[("a", echo())]);
+    let text = format!(
+        "[[function]]\nname = \"a\"\nmodule = \"a.wat\"\n[[function]]\nname = \"b\"\nmodule = \"a.wat\"\nlisten = \"{address}\"\n[edges]\na = [\"b\"]\n"
+    );
+    bench.write("flow.toml", text.as_bytes());
+    bench.fails("network", &["function `b`", &address]);
+}
+
+#[test]
+fn a_socket_path_that_is_taken() {
+    let bench = Bench::chain(&[("a", echo())]);
+    let elsewhere = tempfile::tempdir().expect("a directory");
+    let path = elsewhere.path().join("b.sock");
+    let taken = std::os::unix::net::UnixListener::bind(&path).expect("a socket");
+    let text = format!(
+        "[[function]]\nname = \"a\"\nmodule = \"a.wat\"\n[[function]]\nname = \"b\"\nmodule = \"a.wat\"\nsocket = \"{}\"\n[edges]\na = [\"b\"]\n",
+        path.display()
+    );
+    bench.write("flow.toml", text.as_bytes());
+    bench.fails("kernel", &["function `b`", "b.sock"]);
+    assert!(path.exists(), "it is not ours");
+    drop(taken);
+    // Nobody listens there any more: it is replaced, and gone afterwards.
+    let output = bench.run("kernel");
+    let talk = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{talk}");
+    assert!(!path.exists());
+}
+
+/// Starts a run whose function `bad` runs for ever, and waits until it does.
+fn stuck(bench: &Bench, mode: &str) -> (Child, BufReader<std::process::ChildStderr>) {
+    let mut child = bench
+        .command(mode)
+        .stderr(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("it starts");
+    let mut talk = BufReader::new(child.stderr.take().expect("piped"));
+    let mut line = String::new();
+    while !line.contains("bad: handling") {
+        line.clear();
+        assert_ne!(talk.read_line(&mut line).expect("readable"), 0, "it ended");
+    }
+    (child, talk)
+}
+
+/// Says that it handles, then never ends.
+const STUCK: &str = "(drop (call $log (i32.const 2) (i32.const 16) (i32.const 8)))
+    (loop $again (br $again)) (i64.const 0)";
+
+fn ended(child: Child, mut talk: BufReader<std::process::ChildStderr>) -> std::process::Output {
+    let mut stderr = Vec::new();
+    talk.read_to_end(&mut stderr).expect("readable");
+    let mut output = child.wait_with_output().expect("it ends");
+    output.stderr = stderr;
+    output
+}
+
+#[test]
+fn ctrl_c_stops_a_run_and_leaves_nothing() {
+    for mode in MODES {
+        for signal in [Signal::SIGINT, Signal::SIGTERM] {
+            let bench = with(STUCK);
+            let (child, talk) = stuck(&bench, mode);
+            kill(Pid::from_raw(child.id() as i32), signal).expect("alive");
+            let output = ended(child, talk);
+            bench.failed(mode, &output, &["interrupted"]);
+            assert_eq!(output.status.code(), Some(130), "{mode}");
+        }
+    }
+}
+
+#[test]
+fn a_child_that_is_killed_by_hand_is_named() {
+    for mode in ["kernel", "network"] {
+        for name in ["bad", "c"] {
+            let bench = with(STUCK);
+            let (child, talk) = stuck(&bench, mode);
+            let (number, _) = bench
+                .processes()
+                .into_iter()
+                .find(|(_, arguments)| arguments[1..].starts_with(&["worker".into(), name.into()]))
+                .expect("a process of its own");
+            kill(Pid::from_raw(number), Signal::SIGKILL).expect("alive");
+            let output = ended(child, talk);
+            let function = format!("function `{name}`");
+            bench.failed(mode, &output, &[&function, "signal 9"]);
+        }
+    }
+}
+
+#[test]
+fn workers_go_when_the_program_is_killed() {
+    for mode in ["kernel", "network"] {
+        let bench = with(STUCK);
+        let (mut child, mut talk) = stuck(&bench, mode);
+        child.kill().expect("alive");
+        child.wait().expect("dead");
+        // Workers share the pipe: its end is the end of the last of them.
+        let mut rest = String::new();
+        talk.read_to_string(&mut rest).expect("readable");
+        assert!(bench.processes().is_empty(), "{mode}");
+    }
+}

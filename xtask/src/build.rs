@@ -1,0 +1,57 @@
+//! What has to be built before something can be run.
+
+use crate::setup::Toolchain;
+use anyhow::{bail, Context, Result};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// The repository.
+pub(crate) fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .unwrap_or(Path::new("."))
+}
+
+/// The cargo that runs this.
+pub(crate) fn cargo() -> Command {
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.current_dir(root());
+    cargo
+}
+
+/// The example functions, as WebAssembly.
+pub(crate) fn functions(toolchain: &Toolchain) -> Result<()> {
+    let mut build = toolchain.guest_cargo();
+    build
+        .current_dir(root().join("roadrunner-wasmedge/functions"))
+        .args(["build", "--release", "--locked"]);
+    run("building the functions", build)
+}
+
+/// The `roadrunner` program. Says where it is.
+pub(crate) fn program() -> Result<PathBuf> {
+    let mut build = cargo();
+    build.args([
+        "build",
+        "--release",
+        "--locked",
+        "--package=roadrunner-wasmedge",
+        "--features=cli",
+    ]);
+    run("building the roadrunner program", build)?;
+    let target =
+        std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
+    Ok(target.join("release/roadrunner"))
+}
+
+/// Runs a command, whose output is the user's to see.
+pub(crate) fn run(what: &str, mut command: Command) -> Result<()> {
+    eprintln!("{what}");
+    let status = command
+        .status()
+        .with_context(|| format!("{what}: cannot start {command:?}"))?;
+    if !status.success() {
+        bail!("{what} failed ({status}): see above");
+    }
+    Ok(())
+}
