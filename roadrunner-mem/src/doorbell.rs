@@ -5,8 +5,9 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 /// Rings when something happens on one of the links that it was hung on: a payload, an end, the peer's death.
 ///
-/// A ring that comes before the wait is not lost: the next [`wait`](Self::wait) returns at once. So look at the links
-/// *after* hanging the bell, and again after every wait.
+/// A ring that comes before the wait is not lost: the next [`wait`](Self::wait) returns at once. One ring may stand for
+/// several happenings: after it, receive from every link until none [is ready](crate::Link::is_ready). It may also have
+/// rung for what is no longer there, such as a payload whose sender gave up.
 #[derive(Debug, Clone, Default)]
 pub struct Doorbell(Arc<Bell>);
 

@@ -73,12 +73,9 @@ impl Link {
             self.outgoing.push(Message::Inline(bytes))?;
             return Ok(Receipt::new(len, Method::Inline, u8::from(len > 0)));
         }
-        if payload.is_given()
-            && self
-                .policy
-                .exchanges(exchangeable(payload.memory(), region)?)
-        {
-            let used = self.outgoing.used_pages(Staged::room(payload.span()?));
+        let whole_pages = exchangeable(payload.memory(), region)?;
+        if payload.is_given() && self.policy.exchanges(whole_pages) {
+            let used = self.outgoing.used_pages(whole_pages as u64);
             // Without memory for pages there is still the way that needs none.
             if let Ok(staged) = Staged::take(payload.memory(), region, used, self.policy.trusted) {
                 let receipt = Receipt::new(len, staged.method(), staged.copies());

@@ -1,14 +1,15 @@
 //! A payload between its two ends: the pages that it came in.
 
-use crate::sys::{clear, swap_bytes, Exchanged, Movable, PageBuffer, PAGE};
+use crate::sys::{clear, swap_bytes, Exchanged, Movable, PageBuffer, Pages};
 use roadrunner_core::{LinearMemory, Method, Region, Sink, Span, TransferError};
+use std::io;
 
 /// Bytes of whole pages that may change hands in this region; 0 if the memory does not let them.
 pub(crate) fn exchangeable(
     memory: &mut dyn LinearMemory,
     region: Region,
 ) -> Result<usize, TransferError> {
-    Ok(Movable::of(memory, region)?.map_or(0, |bytes| bytes.whole_pages()))
+    Ok(Movable::of(memory, region)?.map_or(0, |bytes| bytes.parts().1.span().len()))
 }
 
 /// The bytes of a region of `memory` change places with as many in `buffer`, from `offset` on: whole pages by
@@ -57,58 +58,63 @@ pub(crate) fn hand_over(
     Ok(Exchanged::Copied)
 }
 
-/// A payload that has left its memory and reached no other yet.
+/// A payload that has left its memory and reached no other yet: less than a page, whole pages, less than a page.
 #[derive(Debug)]
 pub(crate) struct Staged {
-    buffer: PageBuffer,
-    /// Where in the buffer it lies: as far into a page as it was in the sender's memory.
-    region: Region,
+    head: Box<[u8]>,
+    pages: PageBuffer,
+    tail: Box<[u8]>,
     copied: bool,
 }
 
 impl Staged {
     /// Takes a payload out of its memory, which gets cleared pages for it; if `trusted`, pages that hold whatever `used`
-    /// held. The memory has to be one whose pages may change hands.
+    /// held. There have to be whole pages that may change hands.
     pub(crate) fn take(
         memory: &mut dyn LinearMemory,
         region: Region,
         used: Option<Used>,
         trusted: bool,
     ) -> Result<Self, TransferError> {
-        let span = region.span(memory)?;
-        let (start, room) = (offset_in_page(span), Self::room(span));
-        let mut buffer = match used {
-            Some(used) if used.fits(room) => used.ready(trusted),
-            _ => PageBuffer::new(room as usize).map_err(|source| TransferError::Io {
-                doing: "map pages for a payload",
-                source,
-            })?,
+        let parts = Movable::of(memory, region)?.map(Movable::parts);
+        let Some((head, pages, tail)) = parts.filter(|(_, pages, _)| !pages.span().is_empty())
+        else {
+            return Err(no_pages(io::ErrorKind::Unsupported.into()));
         };
-        let inside = Region::new(start, region.len());
-        let copied = move_bytes(memory, region, &mut buffer, inside)? == Exchanged::Copied;
+        let room = pages.span().len();
+        let ready = used
+            .filter(|used| used.fits(room as u64))
+            .map(|used| used.ready(room, trusted));
+        let taken = match ready {
+            Some(ready) => pages.replace(ready).map(|(taken, _)| taken),
+            None => match pages.take() {
+                Some(taken) => Ok(taken),
+                None => Err(PageBuffer::new(room).map_err(no_pages)?),
+            },
+        };
+        let (taken, copied) = match taken {
+            Ok(taken) => (taken, false),
+            // In parts, or by copying.
+            Err(mut taken) => {
+                let moved = pages.move_to(Pages::of(&mut taken));
+                (taken, moved == Exchanged::Copied)
+            }
+        };
         Ok(Self {
-            buffer,
-            region: inside,
+            head: copy_of(head),
+            pages: taken,
+            tail: copy_of(tail),
             copied,
         })
     }
 
-    /// Bytes of pages that a payload takes.
-    pub(crate) fn room(span: Span<'_>) -> u64 {
-        offset_in_page(span) + span.len() as u64
-    }
-
     pub(crate) fn len(&self) -> u64 {
-        self.region.len()
+        (self.head.len() + self.pages.len() + self.tail.len()) as u64
     }
 
     /// How it left its memory.
     pub(crate) fn method(&self) -> Method {
-        if self.copied {
-            Method::Copy
-        } else {
-            Method::Exchange
-        }
+        method_of(self.copies())
     }
 
     /// Times it has been copied so far.
@@ -116,40 +122,57 @@ impl Staged {
         u8::from(self.copied)
     }
 
-    /// Puts the payload into a region of the sink's memory. Says what crossed how, how many times it has been copied in
-    /// all, and gives back what is left of the pages: they may hold what the region held.
+    /// Puts the payload into a region of the sink's memory that is as long. Says what crossed how, how many times it has
+    /// been copied in all, and gives back pages for the next one, which may hold what the region held.
     pub(crate) fn put(
         mut self,
         sink: &mut dyn Sink,
         to: Region,
     ) -> Result<(Method, u8, Used), TransferError> {
-        let moved = move_bytes(&mut self.buffer, self.region, sink.memory(), to)?;
-        let copies = self.copies() + u8::from(moved == Exchanged::Copied);
-        let method = if copies == 0 {
-            Method::Exchange
-        } else {
-            Method::Copy
+        let before = self.copies();
+        let memory = sink.memory();
+        let (their_head, rest) = to.span(memory)?.split_at(self.head.len());
+        let (_, their_tail) = rest.split_at(self.pages.len());
+        their_head.copy_from_slice(&self.head);
+        their_tail.copy_from_slice(&self.tail);
+        let alike = |(head, _, _): &(Span<'_>, _, _)| head.len() == self.head.len();
+        let movable = Movable::of(memory, to)?.map(Movable::parts).filter(alike);
+        let (moved, used) = match movable {
+            Some((_, pages, _)) => match pages.replace(self.pages) {
+                Ok((old, moved)) => (moved, old),
+                // In parts, or by copying.
+                Err(mut ours) => (Pages::of(&mut ours).move_to(pages), ours),
+            },
+            None => {
+                let (_, rest) = to.span(memory)?.split_at(self.head.len());
+                rest.copy_from(self.pages.span());
+                (Exchanged::Copied, self.pages)
+            }
         };
-        Ok((method, copies, Used::new(self.buffer)))
+        let copies = before + u8::from(moved == Exchanged::Copied);
+        Ok((method_of(copies), copies, Used::new(used)))
     }
 }
 
-fn offset_in_page(span: Span<'_>) -> u64 {
-    span.as_ptr() as u64 % PAGE as u64
+fn method_of(copies: u8) -> Method {
+    if copies == 0 {
+        Method::Exchange
+    } else {
+        Method::Copy
+    }
 }
 
-/// Moves bytes between two memories: whole pages by exchange, if both let them go, else by a copy.
-fn move_bytes(
-    source: &mut dyn LinearMemory,
-    from: Region,
-    target: &mut dyn LinearMemory,
-    to: Region,
-) -> Result<Exchanged, TransferError> {
-    if let (Some(source), Some(target)) = (Movable::of(source, from)?, Movable::of(target, to)?) {
-        return Ok(source.move_to(target));
+fn copy_of(span: Span<'_>) -> Box<[u8]> {
+    let mut bytes = vec![0; span.len()];
+    span.copy_to_slice(&mut bytes);
+    bytes.into()
+}
+
+fn no_pages(source: io::Error) -> TransferError {
+    TransferError::Io {
+        doing: "map pages for a payload",
+        source,
     }
-    to.span(target)?.copy_from(from.span(source)?);
-    Ok(Exchanged::Copied)
 }
 
 /// Pages that held somebody's bytes.
@@ -169,10 +192,9 @@ impl Used {
         self.buffer.len() as u64
     }
 
-    /// Whether a payload that takes `room` bytes of pages has its place in them, and wastes no more than it uses.
+    /// Whether `room` bytes of pages can be made of these, wasting no more than is used.
     pub(crate) fn fits(&self, room: u64) -> bool {
-        let pages = room.div_ceil(PAGE as u64) * PAGE as u64;
-        (pages..=pages.saturating_mul(2)).contains(&self.len())
+        (room..=room.saturating_mul(2)).contains(&self.len())
     }
 
     /// Clears `count` bytes more, if there are so many; false if there is nothing left to clear.
@@ -184,7 +206,9 @@ impl Used {
         !next.is_empty()
     }
 
-    fn ready(mut self, trusted: bool) -> PageBuffer {
+    /// The first `len` bytes.
+    fn ready(mut self, len: usize, trusted: bool) -> PageBuffer {
+        self.buffer.truncate(len);
         if !trusted {
             self.clear_some(usize::MAX);
         }
@@ -195,9 +219,10 @@ impl Used {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sys::faults;
+    use crate::sys::{faults, PAGE};
     use nix::errno::Errno;
     use proptest::prelude::*;
+    use roadrunner_core::HostMemory;
 
     const ROOM: usize = 12 * PAGE;
 
@@ -224,13 +249,26 @@ mod tests {
     }
 
     /// Moves `len` bytes from `start` in one memory to `to` in another, and compares every byte of both.
-    fn check(start: usize, len: usize, to: usize, outcomes: &[Option<Errno>]) -> (Method, u8) {
+    fn check(
+        start: usize,
+        len: usize,
+        to: usize,
+        outcomes: &[Option<Errno>],
+    ) -> Option<(Method, u8)> {
         let (mut source, mut target) = (filled(0x5a), filled(0xa5));
         let (before, target_before) = (source.as_slice().to_vec(), target.as_slice().to_vec());
         let from = Region::new(start as u64, len as u64);
         let there = Region::new(to as u64, len as u64);
         faults::plan(outcomes);
-        let staged = Staged::take(&mut source, from, None, false).expect("memory");
+        let whole_pages = (start + len) / PAGE > start.div_ceil(PAGE);
+        let staged = match Staged::take(&mut source, from, None, false) {
+            Ok(staged) if whole_pages => staged,
+            Err(_) if !whole_pages => {
+                assert!(source.as_slice() == before, "nothing to take");
+                return None;
+            }
+            other => panic!("{other:?} of {len} bytes from {start} on"),
+        };
         let payload = &before[start..start + len];
         // As soon as it has been taken the source may be overwritten.
         from.span(&mut source)
@@ -240,25 +278,27 @@ mod tests {
         let (method, copies, used) = staged.put(&mut sink, there).expect("inside");
         faults::plan(&[]);
         target = sink.0;
-        assert_eq!(&target.as_slice()[to..to + len], payload, "the payload");
-        assert_eq!(&target.as_slice()[..to], &target_before[..to], "before it");
-        assert_eq!(
-            &target.as_slice()[to + len..],
-            &target_before[to + len..],
+        assert!(&target.as_slice()[to..to + len] == payload, "the payload");
+        assert!(target.as_slice()[..to] == target_before[..to], "before it");
+        assert!(
+            target.as_slice()[to + len..] == target_before[to + len..],
             "behind it"
         );
-        assert_eq!(
-            &source.as_slice()[..start],
-            &before[..start],
+        assert!(
+            source.as_slice()[..start] == before[..start],
             "the sender's, before it"
         );
-        assert_eq!(
-            &source.as_slice()[start + len..],
-            &before[start + len..],
+        assert!(
+            source.as_slice()[start + len..] == before[start + len..],
             "behind it"
         );
-        assert!(used.ready(false).as_slice().iter().all(|byte| *byte == 0));
-        (method, copies)
+        let all = used.len() as usize;
+        assert!(used
+            .ready(all, false)
+            .as_slice()
+            .iter()
+            .all(|byte| *byte == 0));
+        Some((method, copies))
     }
 
     struct Fixed(PageBuffer, Region);
@@ -277,10 +317,10 @@ mod tests {
         #[test]
         fn only_the_payload_crosses((start, len) in region(), shift in prop_oneof![Just(0), 0..ROOM]) {
             let to = (start + shift) % (ROOM - len + 1);
-            let (method, copies) = check(start, len, to, &[]);
-            prop_assert_eq!(method == Method::Exchange, copies == 0);
-            if start % PAGE == to % PAGE {
-                prop_assert_eq!(method, Method::Exchange);
+            let exchanged = start % PAGE == to % PAGE;
+            let expected = if exchanged { (Method::Exchange, 0) } else { (Method::Copy, 1) };
+            if let Some(told) = check(start, len, to, &[]) {
+                prop_assert_eq!(told, expected);
             }
         }
 
@@ -293,20 +333,29 @@ mod tests {
                 proptest::option::of(prop_oneof![Just(Errno::ENOMEM), Just(Errno::EFAULT)]), 0..10)
         ) {
             let refused = outcomes.iter().flatten().next().is_some();
-            let (method, copies) = check(start, len, start, &outcomes);
-            if !refused {
-                prop_assert_eq!((method, copies), (Method::Exchange, 0));
+            if let Some(told) = check(start, len, start, &outcomes) {
+                prop_assert!(refused || told == (Method::Exchange, 0), "{:?}", told);
             }
         }
     }
 
+    /// From the nth move on the kernel refuses everything. The moves are: out of the source, out of the target, into the
+    /// target.
     #[test]
-    fn every_single_refusal_is_told() {
-        for at in 0..8 {
-            let mut outcomes = vec![None; at];
-            outcomes.push(Some(Errno::ENOMEM));
-            let (method, copies) = check(PAGE, 3 * PAGE, PAGE, &outcomes);
-            assert_eq!((method, copies), (Method::Copy, 1), "move {at}");
+    fn refusals_are_told() {
+        for (allowed, told) in [
+            (0, (Method::Copy, 2)),
+            (1, (Method::Copy, 1)),
+            (2, (Method::Copy, 1)),
+            (3, (Method::Exchange, 0)),
+        ] {
+            let mut outcomes = vec![None; allowed];
+            outcomes.extend([Some(Errno::ENOMEM); 20]);
+            assert_eq!(
+                check(PAGE, 3 * PAGE, PAGE, &outcomes),
+                Some(told),
+                "{allowed} moves"
+            );
         }
     }
 
@@ -326,7 +375,55 @@ mod tests {
         let (method, copies, _) = staged.put(&mut sink, all).expect("inside");
         target = sink.0;
         assert_eq!((method, copies), (Method::Exchange, 0));
-        assert_eq!(target.as_slice(), bytes);
+        assert!(target.as_slice() == bytes);
+    }
+
+    proptest! {
+        /// Whatever the kernel refuses: all of both ranges changes places, and nothing else.
+        #[test]
+        fn an_exchange_swaps_two_ranges(
+            (start, len) in region(),
+            shift in prop_oneof![Just(0), 0..ROOM],
+            opaque: bool,
+            outcomes in proptest::collection::vec(
+                proptest::option::of(prop_oneof![Just(Errno::ENOMEM), Just(Errno::EFAULT)]), 0..10)
+        ) {
+            let to = (start + shift) % (ROOM - len + 1);
+            let mut buffer = filled(0xa5);
+            let mut pages = filled(0x5a);
+            let mut host = HostMemory::from(pages.as_slice().to_vec());
+            let mut ours = pages.as_slice().to_vec();
+            let mut theirs = buffer.as_slice().to_vec();
+            ours[start..start + len].swap_with_slice(&mut theirs[to..to + len]);
+            let memory: &mut dyn LinearMemory = if opaque { &mut host } else { &mut pages };
+            faults::plan(&outcomes);
+            let region = Region::new(start as u64, len as u64);
+            let how = exchange(memory, region, &mut buffer, to as u64).expect("inside");
+            faults::plan(&[]);
+            let now = if opaque { host.as_slice() } else { pages.as_slice() };
+            prop_assert!(now == ours && buffer.as_slice() == theirs);
+            let alike = !opaque && start % PAGE == to % PAGE;
+            if !outcomes.iter().any(Option::is_some) {
+                prop_assert_eq!(how == Exchanged::Pages, alike);
+            }
+        }
+    }
+
+    #[test]
+    fn an_exchange_outside_changes_nothing() {
+        let (mut memory, mut buffer) = (filled(1), filled(2));
+        let room = ROOM as u64;
+        for (region, offset) in [
+            (Region::new(1, room), 0),
+            (Region::new(0, room), 1),
+            (Region::new(u64::MAX, 2), 0),
+            (Region::new(0, 1), u64::MAX),
+        ] {
+            let refused = exchange(&mut memory, region, &mut buffer, offset);
+            assert!(matches!(refused, Err(TransferError::OutOfBounds { .. })));
+        }
+        assert!(memory.as_slice() == filled(1).as_slice());
+        assert!(buffer.as_slice() == filled(2).as_slice());
     }
 
     #[test]

@@ -9,12 +9,13 @@ pub struct Policy {
     /// Payloads of up to this many bytes are copied into the link's queue, so that `send` need not wait for the receiver.
     /// 16 KiB.
     pub inline: u64,
-    /// Given payloads with at least this many bytes of whole pages change hands by exchange. 640 KiB: below it a copy is
-    /// faster than the system calls.
+    /// Given payloads with at least this many bytes of whole pages change hands by exchange. 1 MiB, from where on sinks
+    /// are asked for aligned regions. Below it a copy is faster than the system calls; within one thread, with pages that
+    /// have to be cleared, up to about 1.5 MiB.
     pub exchange: u64,
     /// Payloads in flight in one direction at most; beyond it `send` waits. At least 1; 64.
     pub messages: usize,
-    /// Bytes in flight in one direction at most, a single larger payload excepted; beyond it `send` waits. 1 GiB.
+    /// Bytes in flight in one direction at most, a single larger payload excepted; beyond it `send` waits. 256 MiB.
     pub bytes: u64,
     /// Bytes of the longest payload; a longer one is refused. 4 GiB - 1.
     pub limit: u64,
@@ -31,9 +32,9 @@ impl Default for Policy {
     fn default() -> Self {
         Self {
             inline: 16 << 10,
-            exchange: 640 << 10,
+            exchange: 1 << 20,
             messages: 64,
-            bytes: 1 << 30,
+            bytes: 256 << 20,
             limit: DEFAULT_LIMIT,
             pool: 256 << 20,
             trusted: false,

@@ -116,7 +116,7 @@ fn the_cheapest_way_runs_and_says_so() {
             let expected = match len {
                 0 => (Method::Inline, 0),
                 _ if len <= 16 << 10 => (Method::Inline, 2),
-                _ if len >= MIB - 1 && (from_pages, to_pages, given) == (true, true, true) => {
+                _ if len >= MIB && (from_pages, to_pages, given) == (true, true, true) => {
                     (Method::Exchange, 0)
                 }
                 _ => (Method::Copy, 1),

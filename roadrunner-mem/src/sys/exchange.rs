@@ -33,16 +33,11 @@ impl<'m> Movable<'m> {
     }
 
     /// Less than a page, whole pages, less than a page.
-    fn parts(&self) -> [Span<'m>; 3] {
+    pub(crate) fn parts(self) -> (Span<'m>, Pages<'m>, Span<'m>) {
         let to_boundary = (PAGE - self.offset()) % PAGE;
         let (head, rest) = self.0.split_at(to_boundary);
         let (pages, tail) = rest.split_at(rest.len() - rest.len() % PAGE);
-        [head, pages, tail]
-    }
-
-    /// Bytes in whole pages.
-    pub(crate) fn whole_pages(&self) -> usize {
-        self.parts()[1].len()
+        (head, Pages(pages), tail)
     }
 
     /// Moves the bytes to `target`, as many as both have: whole pages by exchange where both start equally far into a
@@ -67,14 +62,69 @@ impl<'m> Movable<'m> {
             by_hand(self.0, target.0);
             return Exchanged::Copied;
         }
-        let ([head, ours, tail], [their_head, theirs, their_tail]) = (self.parts(), target.parts());
+        let ((head, ours, tail), (their_head, theirs, their_tail)) = (self.parts(), target.parts());
         by_hand(head, their_head);
         by_hand(tail, their_tail);
-        if ours.is_empty() {
+        ours.pass(theirs, by_hand)
+    }
+}
+
+/// Whole pages, possibly none, that may be replaced by others.
+#[derive(Debug)]
+pub(crate) struct Pages<'m>(Span<'m>);
+
+impl<'m> Pages<'m> {
+    /// All pages of a buffer.
+    pub(crate) fn of(buffer: &'m mut PageBuffer) -> Self {
+        Self(buffer.span())
+    }
+
+    /// The bytes themselves.
+    pub(crate) fn span(&self) -> Span<'m> {
+        self.0
+    }
+
+    /// Moves the bytes to `target`, which is as long, by exchange or else by copying.
+    pub(crate) fn move_to(self, target: Pages<'_>) -> Exchanged {
+        self.pass(target, |ours, theirs| {
+            theirs.copy_from(ours);
+        })
+    }
+
+    fn pass(self, target: Pages<'_>, by_hand: ByHand) -> Exchanged {
+        if self.0.is_empty() {
             return Exchanged::Pages;
         }
-        let mut splits = SPLITS + ours.len() / PER_SPLIT;
-        swap(ours, theirs, &mut splits, by_hand)
+        let mut splits = SPLITS + self.0.len() / PER_SPLIT;
+        swap(self.0, target.0, &mut splits, by_hand)
+    }
+
+    /// Takes the pages out, and leaves cleared ones. `None` if the kernel does not move them as one; nothing has happened
+    /// then.
+    pub(crate) fn take(&self) -> Option<PageBuffer> {
+        if self.0.is_empty() || !budget::allows() {
+            return None;
+        }
+        take_out(self.0, self.0).ok()
+    }
+
+    /// Takes the pages out and puts `others` in their place, with half the system calls of an exchange. Gives the pages,
+    /// and says whether the others are there as they are or as a copy.
+    ///
+    /// # Errors
+    /// Gives `others` back if they are not as many, or the kernel does not move the pages as one; nothing has happened
+    /// then.
+    pub(crate) fn replace(
+        &self,
+        others: PageBuffer,
+    ) -> Result<(PageBuffer, Exchanged), PageBuffer> {
+        if others.len != self.0.len() {
+            return Err(others);
+        }
+        match self.take() {
+            Some(pages) => Ok((pages, put_in(others, self.0))),
+            None => Err(others),
+        }
     }
 }
 
@@ -114,7 +164,7 @@ pub enum Exchanged {
 const SPLITS: usize = 16;
 const PER_SPLIT: usize = 256 << 10;
 
-// For every function below, both ranges are what `Movable::pass` passes on: whole pages, as many on either side,
+// For every function below, every range is what `Pages` holds: whole pages, as many on either side,
 // page-aligned, in memories of PrivateAnonymous that are borrowed mutably: their implementers let us replace the pages,
 // nobody else looks at them meanwhile, and the two do not overlap. Halves of such ranges are such ranges.
 

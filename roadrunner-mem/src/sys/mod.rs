@@ -6,7 +6,7 @@ mod offer;
 #[cfg(test)]
 pub(crate) use exchange::faults;
 pub use exchange::Exchanged;
-pub(crate) use exchange::{swap_bytes, Movable};
+pub(crate) use exchange::{swap_bytes, Movable, Pages};
 pub(crate) use offer::{Ending, Offer};
 
 use nix::libc;
@@ -105,6 +105,12 @@ impl PageBuffer {
         // An empty mapping cannot be unmapped.
         std::mem::forget(self);
         None
+    }
+
+    /// Keeps the first `len` bytes, a multiple of the page size above 0 and not above its length.
+    pub(crate) fn truncate(&mut self, len: usize) {
+        debug_assert!(len > 0 && len <= self.len && len % PAGE == 0);
+        drop(self.split_back(len));
     }
 
     /// All its bytes.
