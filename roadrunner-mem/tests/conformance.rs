@@ -66,14 +66,10 @@ impl Fixture for Threads {
         self.method.name()
     }
 
-    fn open(&self, _limit: u64) -> (Link, Link) {
-        link(self.policy())
-    }
-
-    fn limits(&self) -> Result<(), Missing> {
-        Err(Missing::Skipped(
-            "a link between threads has the default limit, and no other",
-        ))
+    fn open(&self, limit: u64) -> (Link, Link) {
+        let mut policy = self.policy();
+        policy.limit = limit;
+        link(policy)
     }
 
     fn expected(&self, case: Case) -> Expected {
