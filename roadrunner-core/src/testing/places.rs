@@ -67,6 +67,15 @@ impl Source {
         fill(&mut *self.memory, self.region.offset(), content);
     }
 
+    /// What is now where the payload was.
+    pub(super) fn payload(&mut self) -> Vec<u8> {
+        let mut bytes = vec![0; self.region.len() as usize];
+        let span = self.region.span(&mut *self.memory);
+        span.expect("it was within the memory")
+            .copy_to_slice(&mut bytes);
+        bytes
+    }
+
     /// The whole memory.
     pub(super) fn snapshot(&mut self) -> Vec<u8> {
         snapshot(&mut *self.memory)

@@ -24,6 +24,8 @@ pub(crate) enum Fault {
     ReleasesTwice,
     /// Goes on saying that it is open when it is not.
     SaysItIsOpen,
+    /// Wipes what was given away although it could not be sent.
+    WipesWhatItDidNotSend,
     /// Writes beyond the end of the destination.
     WritesTooMuch,
     /// Wipes what the sender keeps.
@@ -59,7 +61,7 @@ pub(crate) enum Fault {
 }
 
 impl Fault {
-    pub(crate) const ALL: [Self; 26] = [
+    pub(crate) const ALL: [Self; 27] = [
         Self::None,
         Self::Reorders,
         Self::Splits,
@@ -70,6 +72,7 @@ impl Fault {
         Self::KeepsTheDestination,
         Self::ReleasesTwice,
         Self::SaysItIsOpen,
+        Self::WipesWhatItDidNotSend,
         Self::WritesTooMuch,
         Self::WipesKeptPayloads,
         Self::ReturnsOldPages,
@@ -98,7 +101,10 @@ impl Fault {
             | Self::IgnoresTheLimit
             | Self::SendsAfterClose => Rule::Order,
             Self::ReadsLate => Rule::Reuse,
-            Self::KeepsTheDestination | Self::ReleasesTwice | Self::SaysItIsOpen => Rule::Whole,
+            Self::KeepsTheDestination
+            | Self::ReleasesTwice
+            | Self::SaysItIsOpen
+            | Self::WipesWhatItDidNotSend => Rule::Whole,
             Self::WritesTooMuch | Self::WipesKeptPayloads | Self::ReturnsOldPages => Rule::Private,
             Self::Hangs | Self::GivesUpEarly => Rule::Deadlines,
             Self::HoldsEverything | Self::HoldsAnyNumber => Rule::Bounded,

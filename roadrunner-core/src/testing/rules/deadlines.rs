@@ -1,7 +1,7 @@
 //! Rule 5: deadlines.
 
 use super::{near, passes};
-use crate::testing::fixture::Fixture;
+use crate::testing::fixture::{Case, Fixture};
 use crate::testing::payloads::pattern;
 use crate::testing::places::{Destination, Source};
 use crate::testing::process::within;
@@ -12,8 +12,12 @@ const SHORT: Duration = Duration::from_millis(50);
 
 pub(super) fn check<F: Fixture>(fixture: &F) {
     nothing_to_receive(fixture);
-    no_room_to_send(fixture, 64);
-    no_room_to_send(fixture, near(fixture, 8 << 20).min(64 << 20));
+    for len in [64, near(fixture, 8 << 20)] {
+        for given in [false, true] {
+            let offset = 0;
+            no_room_to_send(fixture, Case { len, offset, given });
+        }
+    }
 }
 
 /// Runs one operation that has this deadline. If it takes too long the peer is dropped with the panic, which ends it.
@@ -57,13 +61,13 @@ fn nothing_to_receive<F: Fixture>(fixture: &F) {
 }
 
 /// Sends into a full link, and closes it.
-fn no_room_to_send<F: Fixture>(fixture: &F, len: u64) {
+fn no_room_to_send<F: Fixture>(fixture: &F, case: Case) {
     let (a, b) = fixture.open(DEFAULT_LIMIT);
     let most = fixture.in_flight();
-    let mut sending = (a, Source::kept(fixture, &pattern(len, 1)));
+    let mut sending = (a, Source::new(fixture, &pattern(case.len, 1), case));
     let mut sent = 0;
     // A link that takes more than it may is rule 6's business.
-    while sent <= most.messages && sent * len <= most.bytes {
+    while sent <= most.messages && sent * case.len <= most.bytes {
         let (link, mut source) = sending;
         let deadline = Deadline::after(SHORT);
         let (link, (source, result)) =

@@ -2,7 +2,7 @@
 
 use super::{give_time, long, near, skip, Rule};
 use crate::testing::by_hand::death_at_every_byte;
-use crate::testing::fixture::Fixture;
+use crate::testing::fixture::{Case, Fixture};
 use crate::testing::payloads::pattern;
 use crate::testing::places::{Destination, Source};
 use crate::testing::process::Census;
@@ -90,8 +90,13 @@ fn quiet_deaths<F: Fixture>(fixture: &F) {
     gone(receive(fixture, &mut b), "before it sent anything");
     let (mut a, b) = fixture.open(DEFAULT_LIMIT);
     drop(b);
+    let case = Case {
+        len: 100,
+        offset: 0,
+        given: false,
+    };
     gone(
-        send_until_it_fails(fixture, &mut a, &content),
+        send_until_it_fails(fixture, &mut a, case),
         "before it received",
     );
 
@@ -133,10 +138,13 @@ fn quiet_deaths<F: Fixture>(fixture: &F) {
     });
 
     // Both at once, with a large payload between them.
-    let (mut a, b) = fixture.open(DEFAULT_LIMIT);
-    let large = pattern(near(fixture, LARGE), 1);
-    drop(Source::kept(fixture, &large).send(&mut a, Deadline::now()));
-    drop((a, b));
+    for given in [false, true] {
+        let (mut a, b) = fixture.open(DEFAULT_LIMIT);
+        let (len, offset) = (near(fixture, LARGE), 0);
+        let mut source = Source::new(fixture, &pattern(len, 1), Case { len, offset, given });
+        drop(source.send(&mut a, Deadline::now()));
+        drop((a, b));
+    }
 }
 
 /// While the other end waits for it.
@@ -155,11 +163,13 @@ fn deaths_of_a_peer_that_is_waited_for<F: Fixture>(fixture: &F) {
         gone(seen, "while the other waited to receive");
     });
 
-    for len in [64, near(fixture, LARGE)] {
+    let large = near(fixture, LARGE);
+    for (len, given) in [(64, false), (large, false), (large, true)] {
+        let offset = 0;
+        let case = Case { len, offset, given };
         let (mut a, b) = fixture.open(DEFAULT_LIMIT);
         thread::scope(|scope| {
-            let content = pattern(len, 1);
-            let sender = scope.spawn(move || send_until_it_fails(fixture, &mut a, &content));
+            let sender = scope.spawn(move || send_until_it_fails(fixture, &mut a, case));
             // Long enough to fill the link.
             give_time(Duration::from_millis(30), || sender.is_finished());
             drop(b);
@@ -189,13 +199,12 @@ fn receive<F: Fixture>(fixture: &F, link: &mut F::Link) -> Result<Vec<u8>, Trans
 fn send_until_it_fails<F: Fixture>(
     fixture: &F,
     link: &mut F::Link,
-    content: &[u8],
+    case: Case,
 ) -> Result<u64, TransferError> {
     let most = fixture.in_flight();
-    let mut source = Source::kept(fixture, content);
-    let len = content.len() as u64;
+    let mut source = Source::new(fixture, &pattern(case.len, 1), case);
     let mut count = 0;
-    while count <= most.messages && count * len <= most.bytes {
+    while count <= most.messages && count * case.len <= most.bytes {
         source.send(link, long(fixture))?;
         count += 1;
     }

@@ -95,7 +95,8 @@ impl Rule {
                  and slowly the receiver reads."
             }
             Self::Whole => {
-                "After an error the destination has been released, once, and is_open tells truly whether the link goes on."
+                "After an error the destination has been released, once, what was not sent is where it was, and is_open tells \
+                 truly whether the link goes on."
             }
             Self::Private => {
                 "Bytes beside the payload change at neither end, a kept payload stays as it was, and nothing of the \

@@ -1,12 +1,16 @@
 //! Rule 3: all or nothing.
 
-use super::{long, near, passes, skip, Rule};
+use super::{fill_up, long, near, passes, skip, Rule};
 use crate::testing::by_hand::data_frame;
-use crate::testing::fixture::Fixture;
+use crate::testing::fixture::{Case, Fixture};
 use crate::testing::payloads::pattern;
 use crate::testing::places::{Answer, Destination, Source};
 use crate::{Deadline, Region, Transfer, TransferError, DEFAULT_LIMIT};
 use std::thread;
+use std::time::Duration;
+
+/// How long a payload may take that need not be sent.
+const MOMENT: Duration = Duration::from_millis(20);
 
 pub(super) fn check<F: Fixture>(fixture: &F) {
     for len in [10, 200_000].map(|len| near(fixture, len)) {
@@ -16,7 +20,39 @@ pub(super) fn check<F: Fixture>(fixture: &F) {
         });
         a_late_end(fixture, len);
     }
+    for len in [10, 200_000].map(|len| near(fixture, len)) {
+        not_sent(fixture, len);
+    }
     cut(fixture);
+}
+
+/// A payload that was given away and could not be sent, on a link that goes on, is where it was.
+fn not_sent<F: Fixture>(fixture: &F, len: u64) {
+    // Both ends are needed for the link to be full and not dead.
+    let (mut a, _b) = fixture.open(DEFAULT_LIMIT);
+    let offset = 0;
+    let kept = Case {
+        len: 1,
+        offset,
+        given: false,
+    };
+    // A link that is never full is rule 6's business.
+    fill_up(fixture, &mut a, kept, MOMENT);
+    let content = pattern(len, 1);
+    let mut source = Source::new(
+        fixture,
+        &content,
+        Case {
+            len,
+            offset,
+            given: true,
+        },
+    );
+    let sent = source.send(&mut a, Deadline::after(MOMENT));
+    assert!(
+        sent.is_ok() || !a.is_open() || source.payload() == content,
+        "{len} bytes that were not sent are not where they were"
+    );
 }
 
 /// The payload is there and its destination is not.
