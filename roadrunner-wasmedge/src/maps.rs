@@ -115,7 +115,7 @@ mod tests {
 
     #[test]
     fn code_without_a_file_is_found() {
-        assert_eq!(code_in(MAPS), [0x1000..0x2000]);
+        assert_eq!(code_in(MAPS), std::slice::from_ref(&(0x1000..0x2000)));
     }
 
     #[test]

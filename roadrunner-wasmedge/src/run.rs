@@ -1,8 +1,8 @@
 //! Runs a workflow: one worker per function, a link per edge, and a coordinator that hears from all of them.
 //!
-//! A worker is the same code in every mode ([`worker`]); the mode decides where it runs and what its links are made of.
-//! In user mode it is a thread and its links are in memory ([`thread`]); in kernel and network mode it is a process and
-//! its links are sockets ([`process`]).
+//! A worker is the same code in every mode (`worker`); the mode decides where it runs and what its links are made of. In
+//! user mode it is a thread and its links are in memory (`thread`); in kernel and network mode it is a process and its
+//! links are sockets (`process`).
 
 mod coordinator;
 mod event;

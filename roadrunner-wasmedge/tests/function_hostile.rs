@@ -216,7 +216,7 @@ fn more_than_an_address_can_name_is_refused() {
     let mut echo = function(ECHO);
     // Asked for, and not to be had.
     match echo.reserve(u32::MAX.into(), 2 << 20) {
-        Err(TransferError::NoRoom { len, .. }) => assert_eq!(len, u32::MAX.into()),
+        Err(TransferError::NoRoom { len, .. }) => assert_eq!(len, u64::from(u32::MAX)),
         other => panic!("{other:?}"),
     }
     // Not even asked for.

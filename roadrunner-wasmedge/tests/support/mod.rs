@@ -9,17 +9,17 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 /// Every mode, as the program names it.
-pub const MODES: [&str; 3] = ["user", "kernel", "network"];
+pub(crate) const MODES: [&str; 3] = ["user", "kernel", "network"];
 
 /// A directory with a workflow, an input, and a place for outputs.
-pub struct Bench {
+pub(crate) struct Bench {
     directory: tempfile::TempDir,
     /// In the environment of every process of this bench, so that they can be found.
     marker: String,
 }
 
 impl Bench {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         for name in ["out", "tmp"] {
             fs::create_dir(directory.path().join(name)).expect("writable");
@@ -29,7 +29,7 @@ impl Bench {
     }
 
     /// A workflow `a -> b -> …` of these functions, each with its module's text.
-    pub fn chain(functions: &[(&str, String)]) -> Self {
+    pub(crate) fn chain(functions: &[(&str, String)]) -> Self {
         let bench = Self::new();
         let mut text = String::new();
         for (name, module) in functions {
@@ -45,16 +45,16 @@ impl Bench {
         bench
     }
 
-    pub fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }
 
-    pub fn write(&self, name: &str, bytes: &[u8]) {
+    pub(crate) fn write(&self, name: &str, bytes: &[u8]) {
         fs::write(self.path(name), bytes).expect("writable");
     }
 
     /// `roadrunner run flow.toml` on `input`, ready to be started.
-    pub fn command(&self, mode: &str) -> Command {
+    pub(crate) fn command(&self, mode: &str) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_roadrunner"));
         let (key, value) = self.marker.split_once('=').expect("it has one");
         command
@@ -72,20 +72,20 @@ impl Bench {
         command
     }
 
-    pub fn run(&self, mode: &str) -> Output {
+    pub(crate) fn run(&self, mode: &str) -> Output {
         self.command(mode).output().expect("it starts")
     }
 
     /// Runs, expects it to fail with all these words and to leave nothing.
     #[track_caller]
-    pub fn fails(&self, mode: &str, words: &[&str]) {
+    pub(crate) fn fails(&self, mode: &str, words: &[&str]) {
         let output = self.run(mode);
         self.failed(mode, &output, words);
     }
 
     /// Checks an output of a run that should have failed with all these words and left nothing.
     #[track_caller]
-    pub fn failed(&self, mode: &str, output: &Output, words: &[&str]) {
+    pub(crate) fn failed(&self, mode: &str, output: &Output, words: &[&str]) {
         let talk = String::from_utf8_lossy(&output.stderr);
         assert!(!output.status.success(), "{mode}: it went well: {talk}");
         assert!(
@@ -103,7 +103,7 @@ impl Bench {
 
     /// No output, temporary file, socket file or process is there.
     #[track_caller]
-    pub fn left_nothing(&self, mode: &str) {
+    pub(crate) fn left_nothing(&self, mode: &str) {
         for directory in ["out", "tmp"] {
             let left: Vec<_> = names(&self.path(directory));
             assert!(left.is_empty(), "{mode}: left in {directory}: {left:?}");
@@ -118,7 +118,7 @@ impl Bench {
     }
 
     /// Process numbers and arguments of all living processes of this bench.
-    pub fn processes(&self) -> BTreeSet<(i32, Vec<String>)> {
+    pub(crate) fn processes(&self) -> BTreeSet<(i32, Vec<String>)> {
         let mut found = BTreeSet::new();
         for entry in fs::read_dir("/proc").expect("/proc").flatten() {
             let Some(number) = entry.file_name().to_str().and_then(|n| n.parse().ok()) else {
@@ -142,7 +142,7 @@ impl Bench {
     }
 }
 
-pub fn names(directory: &Path) -> Vec<String> {
+pub(crate) fn names(directory: &Path) -> Vec<String> {
     let mut names: Vec<_> = fs::read_dir(directory)
         .expect("a directory")
         .map(|entry| {
@@ -159,7 +159,7 @@ pub fn names(directory: &Path) -> Vec<String> {
 
 /// A function in WebAssembly text: a bump allocator, and this body of `roadrunner_handle`, whose parameters are `$ptr`
 /// and `$len`. The text `handling` lies at 16, 8 bytes long.
-pub fn module(body: &str) -> String {
+pub(crate) fn module(body: &str) -> String {
     format!(
         r#"(module
   (import "roadrunner" "log" (func $log (param i32 i32 i32) (result i32)))
@@ -191,6 +191,20 @@ pub fn module(body: &str) -> String {
 }
 
 /// Gives back what it got.
-pub fn echo() -> String {
+pub(crate) fn echo() -> String {
     module("(call $reply (local.get $ptr) (local.get $len))")
+}
+
+/// Says that a test cannot check what it is there for, on this machine; `cargo xtask test` repeats it at its end.
+pub(crate) fn skipped(test: &str, reason: &str) {
+    eprintln!("skipped: {test}: {reason}");
+    if let Some(path) = std::env::var_os("ROADRUNNER_SKIPPED") {
+        use std::io::Write as _;
+        let mut file = fs::File::options()
+            .append(true)
+            .create(true)
+            .open(path)
+            .expect("writable");
+        writeln!(file, "{test}: {reason}").expect("writable");
+    }
 }

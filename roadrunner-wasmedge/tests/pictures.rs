@@ -1,0 +1,128 @@
+//! The example functions at work: one picture in, two sizes out, the same bytes in every mode.
+
+mod support;
+
+use jpeg_encoder::{ColorType, Encoder};
+use std::path::Path;
+use support::{skipped, Bench, MODES};
+
+const FUNCTIONS: &str = concat!(
+    env!("CARGO_MANIFEST_DIR"),
+    "/functions/target/wasm32-wasip1/release"
+);
+
+/// `decode -> resize -> filter -> encode` for two widths; `None`, in plain sight, if the functions are not built.
+fn bench(test: &str) -> Option<Bench> {
+    let modules = Path::new(FUNCTIONS);
+    if !modules.join("encode.wasm").is_file() {
+        skipped(
+            test,
+            "the example functions are not built; cargo xtask test builds them",
+        );
+        return None;
+    }
+    let bench = Bench::new();
+    let mut text = String::new();
+    let mut function = |name: &str, module: &str, rest: &str| {
+        let module = modules.join(module);
+        text += &format!("[[function]]\nname = \"{name}\"\nmodule = {module:?}\n{rest}\n");
+    };
+    function("decode", "decode.wasm", "");
+    for width in [700, 90] {
+        function(
+            &format!("resize-{width}"),
+            "resize.wasm",
+            &format!("env = {{ WIDTH = \"{width}\" }}"),
+        );
+        function(&format!("filter-{width}"), "filter.wasm", "");
+        function(
+            &format!("encode-{width}"),
+            "encode.wasm",
+            &format!("output = \"{width}.png\""),
+        );
+    }
+    text += "[edges]\ndecode = [\"resize-700\", \"resize-90\"]\n";
+    for width in [700, 90] {
+        text += &format!("resize-{width} = [\"filter-{width}\"]\n");
+        text += &format!("filter-{width} = [\"encode-{width}\"]\n");
+    }
+    bench.write("flow.toml", text.as_bytes());
+    Some(bench)
+}
+
+/// Large enough that its raw form is not written in one piece.
+fn jpeg() -> Vec<u8> {
+    let (width, height) = (1000_u16, 600_u16);
+    let pixels: Vec<u8> = (0..usize::from(width) * usize::from(height) * 3)
+        .map(|at| (at / 7 % 251) as u8 ^ (at / 3000) as u8)
+        .collect();
+    let mut bytes = Vec::new();
+    Encoder::new(&mut bytes, 90)
+        .encode(&pixels, width, height, ColorType::Rgb)
+        .expect("a picture");
+    bytes
+}
+
+#[test]
+fn a_picture_comes_out_the_same_in_every_mode() {
+    let Some(bench) = bench("a_picture_comes_out_the_same_in_every_mode") else {
+        return;
+    };
+    bench.write("input", &jpeg());
+    let mut before: Option<Vec<Vec<u8>>> = None;
+    for mode in MODES {
+        for method in ["auto", "splice"] {
+            let output = bench
+                .command(mode)
+                .args(["--network-method", method])
+                .output()
+                .expect("it starts");
+            let talk = String::from_utf8_lossy(&output.stderr);
+            assert!(output.status.success(), "{mode}: {talk}");
+            let table = String::from_utf8_lossy(&output.stdout).into_owned();
+            let expected = match (mode, method) {
+                ("user", _) => "exchange",
+                ("network", "splice") => "splice",
+                _ => "write",
+            };
+            assert!(table.contains(expected), "{mode}: {table}");
+            let pictures: Vec<_> = ["700.png", "90.png"]
+                .map(|name| std::fs::read(bench.path("out").join(name)).expect("an output"))
+                .into();
+            for picture in &pictures {
+                assert!(picture.starts_with(b"\x89PNG\r\n"));
+            }
+            assert!(
+                before.get_or_insert_with(|| pictures.clone()) == &pictures,
+                "{mode}"
+            );
+        }
+    }
+}
+
+#[test]
+fn what_is_no_picture_or_not_all_of_one_is_refused() {
+    let Some(bench) = bench("what_is_no_picture_or_not_all_of_one_is_refused") else {
+        return;
+    };
+    let whole = jpeg();
+    let half = &whole[..whole.len() / 2];
+    let nearly = &whole[..whole.len() - 3];
+    for (input, name) in [
+        (&b"a letter"[..], "letter"),
+        (half, "half"),
+        (nearly, "nearly"),
+    ] {
+        bench.write("input", input);
+        for mode in MODES {
+            let output = bench.run(mode);
+            let talk = String::from_utf8_lossy(&output.stderr).into_owned();
+            bench.failed(
+                &format!("{mode} {name}"),
+                &output,
+                &["function `decode` failed"],
+            );
+            assert!(talk.lines().count() == 1, "{mode} {name}: {talk}");
+        }
+    }
+}
