@@ -5,8 +5,8 @@
 //! they vary it grows, and at `vm.max_map_count` every `mmap(2)` of the process would fail. So exchanges stop at half of
 //! that, and payloads are copied instead.
 
-use std::fs::{self, File};
-use std::io::Read;
+use crate::maps;
+use std::fs;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 /// Mappings that one exchange adds at most: on either side one where it begins and one where it ends.
@@ -48,15 +48,12 @@ fn limit() -> i64 {
 }
 
 fn mappings() -> Option<i64> {
-    let mut maps = File::open("/proc/self/maps").ok()?;
-    let mut piece = [0; 16 << 10];
     let mut count = 0;
-    loop {
-        match maps.read(&mut piece).ok()? {
-            0 => return Some(count),
-            read => count += piece[..read].iter().filter(|byte| **byte == b'\n').count() as i64,
-        }
-    }
+    let counted = maps::for_each(|_| {
+        count += 1;
+        true
+    });
+    counted.ok().map(|()| count)
 }
 
 #[cfg(test)]

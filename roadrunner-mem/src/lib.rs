@@ -4,6 +4,7 @@ mod budget;
 mod doorbell;
 mod lane;
 mod link;
+mod maps;
 mod pages;
 mod policy;
 #[allow(unsafe_code)]

@@ -1,5 +1,6 @@
 //! A link between two threads of one process.
 
+use crate::budget;
 use crate::doorbell::Doorbell;
 use crate::lane::{Lane, Message};
 use crate::pages::{exchangeable, Staged};
@@ -74,7 +75,7 @@ impl Link {
             return Ok(Receipt::new(len, Method::Inline, u8::from(len > 0)));
         }
         let whole_pages = exchangeable(payload.memory(), region)?;
-        if payload.is_given() && self.policy.exchanges(whole_pages) {
+        if payload.is_given() && self.policy.exchanges(whole_pages) && budget::allows() {
             let used = self.outgoing.used_pages(whole_pages as u64);
             // Without memory for pages there is still the way that needs none.
             if let Ok(staged) = Staged::take(payload.memory(), region, used, self.policy.trusted) {

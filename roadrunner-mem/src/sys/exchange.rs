@@ -1,10 +1,11 @@
 //! Pages of two memories change places.
 
 use super::{PageBuffer, PAGE, TABLE};
-use crate::budget;
+use crate::{budget, maps};
 use nix::errno::Errno;
 use nix::libc;
 use roadrunner_core::{Backing, LinearMemory, Region, Span, TransferError};
+use std::ops::Range;
 use std::ptr::NonNull;
 
 /// Bytes whose pages may be replaced by others: the only thing that an exchange is made with.
@@ -95,8 +96,7 @@ impl<'m> Pages<'m> {
         if self.0.is_empty() {
             return Exchanged::Pages;
         }
-        let mut splits = SPLITS + self.0.len() / PER_SPLIT;
-        swap(self.0, target.0, &mut splits, by_hand)
+        swap(self.0, target.0, by_hand)
     }
 
     /// Takes the pages out, and leaves cleared ones. `None` if the kernel does not move them as one; nothing has happened
@@ -132,8 +132,13 @@ impl<'m> Pages<'m> {
 type ByHand = fn(Span<'_>, Span<'_>);
 
 fn overlap(one: Span<'_>, other: Span<'_>) -> bool {
-    let (one_at, other_at) = (one.as_ptr() as usize, other.as_ptr() as usize);
-    one_at < other_at + other.len() && other_at < one_at + one.len()
+    let (one, other) = (addresses(one), addresses(other));
+    one.start < other.end && other.start < one.end
+}
+
+fn addresses(span: Span<'_>) -> Range<usize> {
+    let start = span.as_ptr() as usize;
+    start..start + span.len()
 }
 
 /// Swaps as many bytes as both have.
@@ -158,37 +163,48 @@ pub enum Exchanged {
     Copied,
 }
 
-/// How often a range may be halved when it turns out to consist of several mappings, each of which the kernel moves only
-/// alone: often enough to come down to the one page where two of them meet, and again for so many bytes. Beyond that a
-/// copy is faster.
-const SPLITS: usize = 16;
-const PER_SPLIT: usize = 256 << 10;
+/// Ranges of several mappings are exchanged piece by piece if there is at least so much for each piece.
+const PER_PIECE: usize = 256 << 10;
+/// Reading one line of the list of mappings takes about as long as copying so many bytes.
+const PER_LINE: usize = 4 << 10;
 
 // For every function below, every range is what `Pages` holds: whole pages, as many on either side,
 // page-aligned, in memories of PrivateAnonymous that are borrowed mutably: their implementers let us replace the pages,
-// nobody else looks at them meanwhile, and the two do not overlap. Halves of such ranges are such ranges.
+// nobody else looks at them meanwhile, and the two do not overlap. Pieces of such ranges are such ranges.
 
-/// Swaps as a whole, or in halves if the ranges consist of several mappings; what the kernel refuses is done by hand.
-fn swap(ours: Span<'_>, theirs: Span<'_>, splits: &mut usize, by_hand: ByHand) -> Exchanged {
+/// Swaps as a whole, or in pieces if the ranges consist of several mappings, each of which the kernel moves only alone;
+/// what it refuses is done by hand.
+fn swap(mut ours: Span<'_>, mut theirs: Span<'_>, by_hand: ByHand) -> Exchanged {
     let refused = match try_swap(ours, theirs) {
         Ok(exchanged) => return exchanged,
         Err(errno) => errno,
     };
-    // EFAULT is what mremap(2) says of a range that is not one mapping.
-    if refused == Errno::EFAULT && *splits > 0 && ours.len() > PAGE {
-        *splits -= 1;
-        let half = (ours.len() / 2).next_multiple_of(PAGE);
-        let (our_first, our_rest) = ours.split_at(half);
-        let (their_first, their_rest) = theirs.split_at(half);
-        let first = swap(our_first, their_first, splits, by_hand);
-        let rest = swap(our_rest, their_rest, splits, by_hand);
-        return match (first, rest) {
-            (Exchanged::Pages, Exchanged::Pages) => Exchanged::Pages,
-            _ => Exchanged::Copied,
-        };
+    let most = ours.len() / PER_LINE;
+    let cuts = match refused {
+        // What mremap(2) says of a range that is not one mapping.
+        Errno::EFAULT => maps::cuts([addresses(ours), addresses(theirs)], most),
+        _ => None,
+    };
+    let Some(cuts) = cuts.filter(|cuts| cuts.len() <= ours.len() / PER_PIECE) else {
+        by_hand(ours, theirs);
+        return Exchanged::Copied;
+    };
+    let mut all = Exchanged::Pages;
+    let mut done = 0;
+    for end in cuts.into_iter().chain([usize::MAX]) {
+        let (our_piece, our_rest) = ours.split_at(end - done);
+        let (their_piece, their_rest) = theirs.split_at(end - done);
+        match try_swap(our_piece, their_piece) {
+            Ok(Exchanged::Pages) => {}
+            Ok(Exchanged::Copied) => all = Exchanged::Copied,
+            Err(_) => {
+                by_hand(our_piece, their_piece);
+                all = Exchanged::Copied;
+            }
+        }
+        (ours, theirs, done) = (our_rest, their_rest, end);
     }
-    by_hand(ours, theirs);
-    Exchanged::Copied
+    all
 }
 
 /// Takes the pages out of both ranges, then puts each where the other was. On an error both hold what they held.

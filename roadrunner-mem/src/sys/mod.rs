@@ -2,6 +2,8 @@
 
 mod exchange;
 mod offer;
+#[cfg(test)]
+mod tests;
 
 #[cfg(test)]
 pub(crate) use exchange::faults;
