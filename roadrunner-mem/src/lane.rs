@@ -226,3 +226,30 @@ impl Lane {
             .0)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::PageBuffer;
+
+    #[test]
+    fn used_pages_are_kept_up_to_a_limit() {
+        const LEN: u64 = 1 << 20;
+        let lane = Lane::default();
+        let mut policy = Policy::default();
+        let keep = |len: u64, policy: &Policy| {
+            let buffer = PageBuffer::new(len as usize).expect("memory");
+            lane.keep(Used::new(buffer), policy);
+            locked(&lane.state).pool.len()
+        };
+        policy.pool = 3 * LEN;
+        let kept: Vec<usize> = (0..5).map(|_| keep(LEN, &policy)).collect();
+        assert_eq!(kept, [1, 2, 3, 3, 3]);
+        assert_eq!(keep(4 * LEN, &policy), 3, "more than the limit by itself");
+        policy.messages = 2;
+        assert_eq!(keep(LEN, &policy), 2, "no more than can be in flight");
+        assert!(lane.used_pages(3 * LEN).is_none(), "too short");
+        assert!(lane.used_pages(LEN / 2 - 1).is_none(), "too long");
+        assert_eq!(lane.used_pages(LEN).map(|used| used.len()), Some(LEN));
+    }
+}

@@ -47,7 +47,7 @@ pub(crate) fn hand_over(
     trusted: bool,
 ) -> Result<Exchanged, TransferError> {
     if let (Some(source), Some(target)) = (Movable::of(source, from)?, Movable::of(target, to)?) {
-        if source.offset() == target.offset() {
+        if source.is_like(&target) {
             if !trusted {
                 clear(target.span());
             }
@@ -184,7 +184,7 @@ pub(crate) struct Used {
 }
 
 impl Used {
-    fn new(buffer: PageBuffer) -> Self {
+    pub(crate) fn new(buffer: PageBuffer) -> Self {
         Self { buffer, cleared: 0 }
     }
 
@@ -410,6 +410,25 @@ mod tests {
                 prop_assert_eq!(how == Exchanged::Pages, alike);
             }
         }
+    }
+
+    #[test]
+    fn a_piece_that_is_refused_is_swapped_by_hand() {
+        const LARGE: usize = 4 << 20;
+        let pages_with = |byte| {
+            let mut buffer = PageBuffer::new(LARGE).expect("memory");
+            buffer.span().copy_from_slice(&vec![byte; LARGE]);
+            buffer
+        };
+        let (mut memory, mut buffer) = (pages_with(1), pages_with(2));
+        let mut outcomes = vec![Some(Errno::EFAULT)];
+        outcomes.extend([Some(Errno::ENOMEM); 20]);
+        faults::plan(&outcomes);
+        let all = Region::new(0, LARGE as u64);
+        let how = exchange(&mut memory, all, &mut buffer, 0).expect("inside");
+        faults::plan(&[]);
+        assert_eq!(how, Exchanged::Copied);
+        assert!(memory.as_slice() == vec![2; LARGE] && buffer.as_slice() == vec![1; LARGE]);
     }
 
     #[test]

@@ -29,7 +29,7 @@ impl<'m> Movable<'m> {
     }
 
     /// How far into a page it starts.
-    pub(crate) fn offset(&self) -> usize {
+    fn offset(&self) -> usize {
         self.0.as_ptr() as usize % PAGE
     }
 
@@ -55,11 +55,17 @@ impl<'m> Movable<'m> {
         self.pass(target, swap_bytes)
     }
 
+    /// Whether pages of the two can change places: both start equally far into a page and are equally long. Two memories
+    /// never overlap; two handles to the same one might, and then there is nothing to exchange.
+    pub(crate) fn is_like(&self, target: &Movable<'_>) -> bool {
+        self.offset() == target.offset()
+            && self.0.len() == target.0.len()
+            && !overlap(self.0, target.0)
+    }
+
     /// Exchanges what can be exchanged, and leaves the rest to `by_hand`.
     fn pass(self, target: Movable<'_>, by_hand: ByHand) -> Exchanged {
-        let alike = self.offset() == target.offset() && self.0.len() == target.0.len();
-        // Two memories never overlap; two handles to the same one might, and then there is nothing to exchange.
-        if !alike || overlap(self.0, target.0) {
+        if !self.is_like(&target) {
             by_hand(self.0, target.0);
             return Exchanged::Copied;
         }

@@ -230,3 +230,42 @@ fn a_transfer_that_fails_leaves_everything_where_it_was() {
         "{refused}"
     );
 }
+
+/// Two handles to one memory are not allowed; a runtime that makes them all the same gets a copy, not a hole.
+#[test]
+fn overlapping_ranges_are_copied() {
+    struct Alias(NonNull<u8>, usize);
+    // SAFETY: the memory outlives both handles below, which are used for one copy only.
+    unsafe impl LinearMemory for Alias {
+        fn base(&self) -> NonNull<u8> {
+            self.0
+        }
+        fn len(&self) -> usize {
+            self.1
+        }
+        fn backing(&self) -> Backing {
+            Backing::PrivateAnonymous
+        }
+    }
+    impl Sink for Alias {
+        fn reserve(&mut self, len: u64, _align: u64) -> Result<Region, TransferError> {
+            Ok(Region::new(PAGE as u64, len))
+        }
+        fn memory(&mut self) -> &mut dyn LinearMemory {
+            self
+        }
+        fn release(&mut self, _region: Region) {}
+    }
+    let mut memory = Grown::new(4 << 20);
+    let ours = memory.fill(7);
+    let (mut one, mut other) = (
+        Alias(memory.start, memory.len),
+        Alias(memory.start, memory.len),
+    );
+    let len = 2 << 20;
+    let payload = Payload::given(&mut one, Region::new(0, len as u64)).expect("inside");
+    let delivery = transfer(payload, &mut other, &Policy::default()).expect("room");
+    assert_eq!(delivery.receipt().method(), Method::Copy);
+    let now = memory.bytes();
+    assert!(now[PAGE..PAGE + len] == ours[..len] && now[PAGE + len..] == ours[PAGE + len..]);
+}
