@@ -135,8 +135,9 @@ impl Module {
         let (imports, host_functions) = check_imports(&name, &ast)?;
         drop(ast);
         let cache = Cache::open(cache)?;
-        guard::start(&cache)?;
+        // First, so that the signal handlers which the compiler installs are there before the guard's.
         let compiled = cache.compiled(&name, &bytes)?;
+        guard::start(&cache)?;
         Ok(Self {
             inner: Arc::new(Inner {
                 name,

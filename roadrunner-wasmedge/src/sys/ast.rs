@@ -1,5 +1,6 @@
 //! Modules: compiled, parsed, validated, and what they import and export.
 
+use super::fault;
 use super::runtime::{
     check, exhausted, quiet, text, AstModule, Compiler, Configuration, Effort, Loader, Refusal,
     Run, Validator,
@@ -87,9 +88,10 @@ pub(crate) fn compile(wasm: &[u8], out: &Path, effort: Effort) -> Result<(), Ref
         CString::new(out.as_os_str().as_bytes()).map_err(|_| exhausted("a file with NUL"))?;
     let bytes = wrap_bytes(wasm)?;
     // SAFETY: compiler, bytes and path are alive during the call, which keeps none of them.
-    check(unsafe {
-        ffi::WasmEdge_CompilerCompileFromBytes(compiler.as_ptr(), bytes, path.as_ptr())
-    })
+    let result =
+        unsafe { ffi::WasmEdge_CompilerCompileFromBytes(compiler.as_ptr(), bytes, path.as_ptr()) };
+    fault::reinstall();
+    check(result)
 }
 
 /// Whether the native code in `compiled`, which must come from [`compile`], can be loaded.

@@ -53,10 +53,22 @@ pub(crate) fn present() -> [libc::sigaction; 3] {
 /// Puts [`handle`] before WasmEdge's handlers. To be called while a guest runs that never returns, so that they stay
 /// installed; `before` is what was [`present`] before any guest was entered.
 pub(crate) fn install(before: [libc::sigaction; 3]) {
-    let handlers = HANDLERS.get_or_init(|| Handlers {
+    put(HANDLERS.get_or_init(|| Handlers {
         before,
         wasmedge: present(),
-    });
+    }));
+}
+
+/// Puts [`handle`] back where it was, if it was installed. The compiler's first run in a process installs handlers of its
+/// own over ours (LLVM's, which remove unfinished files); they raise a guest's fault anew, from an address that is no
+/// longer the guest's.
+pub(super) fn reinstall() {
+    if let Some(handlers) = HANDLERS.get() {
+        put(handlers);
+    }
+}
+
+fn put(handlers: &Handlers) {
     for (signal, wasmedge) in SIGNALS.iter().zip(&handlers.wasmedge) {
         if !is_function(wasmedge) {
             // Not handled by WasmEdge on this platform.
