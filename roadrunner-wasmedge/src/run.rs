@@ -7,6 +7,7 @@
 mod coordinator;
 mod event;
 mod gate;
+mod ledger;
 mod links;
 mod output;
 mod process;

@@ -23,9 +23,7 @@ fn run(module: &Module) -> Result<(), FunctionError> {
     let mut function = Function::new(module, FunctionOptions::new("f"))?;
     let region = function.reserve(1, 1).expect("room");
     let deadline = Deadline::after(Duration::from_millis(50));
-    function
-        .handle(region, &mut NoOutbox, deadline)
-        .map(drop)
+    function.handle(region, &mut NoOutbox, deadline).map(drop)
 }
 
 /// Where the child finds the cache that its parent has filled, in part.

@@ -2,9 +2,11 @@
 
 use super::*;
 use crate::memory::HostMemory;
+use crate::receipt::Method;
 use crate::DEFAULT_LIMIT;
 use proptest::prelude::*;
 use std::cell::RefCell;
+use std::io;
 use std::rc::Rc;
 use std::time::Duration;
 

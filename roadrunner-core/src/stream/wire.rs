@@ -1,0 +1,164 @@
+//! What does the I/O beneath a link, and the frames that it carries.
+
+use crate::deadline::Deadline;
+use crate::error::TransferError;
+use crate::frame::{Header, Kind, HEADER_LEN};
+use crate::payload::Payload;
+use crate::receipt::Method;
+use crate::region::Span;
+use std::io;
+
+/// A reliable, ordered stream of bytes in both directions, with deadlines.
+///
+/// Every operation tries at least once before it looks at the clock, and retries `EINTR` itself.
+pub trait Wire {
+    /// Reads at least one byte into `into` (which is not empty), or returns 0 at the end of the stream.
+    ///
+    /// # Errors
+    /// [`TimedOut`](io::ErrorKind::TimedOut) if no byte came by the deadline; others as the system says.
+    fn read(&mut self, into: Span<'_>, deadline: Deadline) -> io::Result<usize>;
+
+    /// Writes at least one byte of `head` followed by `body`, in as few system calls as possible, and says how many
+    /// bytes. At least one of the two is not empty. The bytes are the kernel's own when this returns.
+    ///
+    /// # Errors
+    /// [`TimedOut`](io::ErrorKind::TimedOut) if no byte could be written by the deadline; others as the system says.
+    fn write(&mut self, head: &[u8], body: Span<'_>, deadline: Deadline) -> io::Result<usize>;
+
+    /// Sends a frame: the header from [`Start::header`], then the payload, by the method of the wire's choice. `sent`
+    /// counts the bytes that the peer may have seen, also when this fails. If it fails with none sent, a given payload
+    /// is where it was.
+    ///
+    /// The default writes, [`Inline`](Method::Inline) or as [`Write`](Method::Write) by size.
+    ///
+    /// # Errors
+    /// As [`write`](Self::write).
+    fn carry(
+        &mut self,
+        start: Start,
+        payload: &mut Payload<'_>,
+        sent: &mut u64,
+        deadline: Deadline,
+    ) -> Result<Carried, TransferError> {
+        write_frame(self, start, payload.span()?, sent, deadline)
+    }
+
+    /// The peer has received the payload of this sequence number, which was carried with `acknowledge` set.
+    fn acknowledged(&mut self, _sequence: u64) {}
+
+    /// How many payloads may be unacknowledged at a time. At least 1. Beyond it `send` waits; unless the acknowledgement
+    /// lies behind a payload that this end has to receive first: then [`carry`](Self::carry) has to do without another.
+    fn window(&self) -> usize {
+        1
+    }
+}
+
+/// Payloads of up to this many bytes go in one piece with their header.
+pub const INLINE_LIMIT: u64 = 16 << 10;
+
+/// What a frame starts with, before it is known how it will be carried.
+#[derive(Debug, Clone, Copy)]
+pub struct Start {
+    pub(super) sequence: u64,
+    pub(super) len: u64,
+}
+
+impl Start {
+    /// The number of the payload on this link.
+    #[must_use]
+    pub fn sequence(self) -> u64 {
+        self.sequence
+    }
+
+    /// Bytes of the payload.
+    #[must_use]
+    pub fn len(self) -> u64 {
+        self.len
+    }
+
+    /// Whether the payload has no byte.
+    #[must_use]
+    pub fn is_empty(self) -> bool {
+        self.len == 0
+    }
+
+    /// The header for a frame that is carried like this.
+    #[must_use]
+    pub fn header(self, carried: Carried) -> [u8; HEADER_LEN] {
+        let Carried {
+            method,
+            copies,
+            acknowledge,
+        } = carried;
+        Header {
+            kind: Kind::Data {
+                method,
+                copies,
+                acknowledge,
+            },
+            sequence: self.sequence,
+            length: self.len,
+        }
+        .encode()
+    }
+}
+
+/// How a frame was carried.
+#[derive(Debug, Clone, Copy)]
+pub struct Carried {
+    /// The method.
+    pub method: Method,
+    /// Copies made on the sender's side, the kernel's included.
+    pub copies: u8,
+    /// Whether the receiver is to acknowledge it.
+    pub acknowledge: bool,
+}
+
+/// Sends a frame by writing it, [`Inline`](Method::Inline) or as [`Write`](Method::Write) by size: what [`Wire::carry`]
+/// does unless the wire has a better way, and what a wire that has one does when it cannot be taken.
+///
+/// # Errors
+/// As [`Wire::write`].
+pub fn write_frame<W: Wire + ?Sized>(
+    wire: &mut W,
+    start: Start,
+    payload: Span<'_>,
+    sent: &mut u64,
+    deadline: Deadline,
+) -> Result<Carried, TransferError> {
+    let carried = Carried {
+        method: if start.len() <= INLINE_LIMIT {
+            Method::Inline
+        } else {
+            Method::Write
+        },
+        // Into the socket's buffer; an empty payload is copied by nobody.
+        copies: u8::from(!start.is_empty()),
+        acknowledge: false,
+    };
+    write_all(wire, &start.header(carried), payload, sent, deadline)?;
+    Ok(carried)
+}
+
+/// Writes all of `head` and `body`, counting in `sent` what the peer may have seen.
+///
+/// # Errors
+/// As [`Wire::write`].
+pub fn write_all<W: Wire + ?Sized>(
+    wire: &mut W,
+    mut head: &[u8],
+    mut body: Span<'_>,
+    sent: &mut u64,
+    deadline: Deadline,
+) -> Result<(), TransferError> {
+    while !head.is_empty() || !body.is_empty() {
+        let written = wire
+            .write(head, body, deadline)
+            .map_err(|error| TransferError::from_io("write to the link", error))?;
+        *sent += written as u64;
+        let of_head = written.min(head.len());
+        head = &head[of_head..];
+        body = body.split_at(written - of_head).1;
+    }
+    Ok(())
+}

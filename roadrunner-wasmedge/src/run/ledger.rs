@@ -1,0 +1,203 @@
+//! What workers have said, and what follows from it.
+
+use super::coordinator::{Hop, Message, Options, Outcome, OutputFile, Plan, RunError, Workers};
+use super::event::{method_name, Event, Failure};
+use super::output::Staging;
+use crate::workflow::Workflow;
+use crossbeam_channel::{select, Receiver};
+use std::collections::{HashMap, VecDeque};
+use std::time::{Duration, Instant};
+
+/// How long, after a failure that has its cause elsewhere, the coordinator waits to hear that cause.
+const EXPLANATION: Duration = Duration::from_secs(1);
+/// How long after the deadline workers get to say what they were waiting for.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
+/// What the workers have said so far.
+pub(super) struct Ledger<'a> {
+    workflow: &'a Workflow,
+    addresses: Vec<Option<Option<String>>>,
+    done: Vec<bool>,
+    handled: Vec<Duration>,
+    sending: HashMap<(String, String), VecDeque<u64>>,
+    received: HashMap<(String, String), Vec<Event>>,
+    outputs: Vec<Vec<(String, u64, String)>>,
+}
+
+impl<'a> Ledger<'a> {
+    pub(super) fn new(workflow: &'a Workflow) -> Self {
+        let count = workflow.functions.len();
+        Self {
+            workflow,
+            addresses: vec![None; count],
+            done: vec![false; count],
+            handled: vec![Duration::ZERO; count],
+            sending: HashMap::new(),
+            received: HashMap::new(),
+            outputs: vec![Vec::new(); count],
+        }
+    }
+
+    fn name(&self, worker: usize) -> &'a str {
+        &self.workflow.functions[worker].name
+    }
+
+    /// Hears from the workers until all are done or one has failed.
+    pub(super) fn follow(
+        &mut self,
+        plan: &Plan<'_>,
+        workers: &mut dyn Workers,
+        inbox: &Receiver<Message>,
+        options: &Options,
+    ) -> Result<(), RunError> {
+        let end = plan.deadline.instant() + LAST_WORDS;
+        let mut lost: Option<(usize, Failure)> = None;
+        let mut wait_until = end;
+        while !self.done.iter().all(|done| *done) {
+            select! {
+                recv(inbox) -> message => match message {
+                    Ok((worker, Event::Failed(failure))) if failure.secondary => {
+                        wait_until = wait_until.min(Instant::now() + EXPLANATION);
+                        lost.get_or_insert((worker, failure));
+                    }
+                    Ok((worker, Event::Failed(failure))) => return Err(self.failed(worker, &failure)),
+                    Ok((worker, event)) => {
+                        if self.note(worker, event, options) {
+                            let addresses: Vec<_> = self.addresses.iter().cloned().map(Option::flatten).collect();
+                            workers.start(&addresses)?;
+                        }
+                    }
+                    Err(_) => return Err(RunError::new("the workers ended without a word")),
+                },
+                recv(options.interrupt.0) -> _ => {
+                    return Err(RunError::interrupted());
+                }
+                default(wait_until.saturating_duration_since(Instant::now())) => {
+                    return Err(match &lost {
+                        Some((worker, failure)) => self.failed(*worker, failure),
+                        None => self.overdue(),
+                    });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn failed(&self, worker: usize, failure: &Failure) -> RunError {
+        RunError::new(failure.told_of(self.name(worker)))
+    }
+
+    fn overdue(&self) -> RunError {
+        let waiting: Vec<_> = (0..self.done.len())
+            .filter(|worker| !self.done[*worker])
+            .map(|worker| self.name(worker))
+            .collect();
+        RunError::new(format!(
+            "the deadline passed and these functions had not ended: {}",
+            waiting.join(", ")
+        ))
+    }
+
+    /// Writes an event down. True when this was the last worker to listen.
+    fn note(&mut self, worker: usize, event: Event, options: &Options) -> bool {
+        let name = self.name(worker).to_owned();
+        match event {
+            Event::Listening { address } => {
+                self.addresses[worker] = Some(address);
+                return self.addresses.iter().all(Option::is_some);
+            }
+            Event::Sending { to, at } => self.sending.entry((name, to)).or_default().push_back(at),
+            Event::Received { ref from, .. } => {
+                let edge = (from.clone(), name);
+                self.received.entry(edge).or_default().push(event);
+            }
+            Event::Handled { nanoseconds } => {
+                self.handled[worker] += Duration::from_nanos(nanoseconds);
+            }
+            Event::Output {
+                file,
+                bytes,
+                sha256,
+            } => self.outputs[worker].push((file, bytes, sha256)),
+            Event::Log { level, text } => (options.log)(&name, level, &text),
+            Event::Done => self.done[worker] = true,
+            // The caller's own.
+            Event::Failed(_) => {}
+        }
+        false
+    }
+
+    /// The outputs to their place, and the account of the run.
+    pub(super) fn settle(
+        mut self,
+        staging: Staging,
+        duration: Duration,
+    ) -> Result<Outcome, RunError> {
+        let hops = self.hops();
+        let functions = self
+            .workflow
+            .functions
+            .iter()
+            .zip(&self.handled)
+            .map(|(function, handled)| (function.name.clone(), *handled))
+            .collect();
+        let outputs: Vec<_> = std::mem::take(&mut self.outputs)
+            .into_iter()
+            .enumerate()
+            .flat_map(|(worker, files)| files.into_iter().map(move |file| (worker, file)))
+            .collect();
+        let files: Vec<_> = outputs.iter().map(|(_, (file, ..))| file.clone()).collect();
+        let paths = staging.publish(&files).map_err(|error| {
+            RunError::new(format!(
+                "outputs could not be moved to their place: {error}"
+            ))
+        })?;
+        let outputs = outputs
+            .into_iter()
+            .zip(paths)
+            .map(|((worker, (_, bytes, sha256)), path)| OutputFile {
+                function: self.name(worker).to_owned(),
+                path,
+                bytes,
+                sha256,
+            })
+            .collect();
+        Ok(Outcome {
+            hops,
+            outputs,
+            functions,
+            duration,
+        })
+    }
+
+    fn hops(&mut self) -> Vec<Hop> {
+        let mut hops = Vec::new();
+        for function in &self.workflow.functions {
+            for to in &function.successors {
+                let edge = (function.name.clone(), to.clone());
+                let mut started = self.sending.remove(&edge).unwrap_or_default();
+                for event in self.received.remove(&edge).unwrap_or_default() {
+                    if let Event::Received {
+                        bytes,
+                        method,
+                        copies,
+                        at,
+                        ..
+                    } = event
+                    {
+                        let began = started.pop_front().unwrap_or(at);
+                        hops.push(Hop {
+                            from: edge.0.clone(),
+                            to: to.clone(),
+                            bytes,
+                            method: method_name(method),
+                            copies,
+                            duration: Duration::from_nanos(at.saturating_sub(began)),
+                        });
+                    }
+                }
+            }
+        }
+        hops
+    }
+}

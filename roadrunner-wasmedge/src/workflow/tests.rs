@@ -1,0 +1,139 @@
+//! Good files, bad files, and any graph.
+
+use super::*;
+use proptest::prelude::*;
+
+fn parse(text: &str) -> Result<Workflow, String> {
+    Workflow::parse(Path::new("dir/flow.toml"), text).map_err(|error| error.to_string())
+}
+
+/// A file with these functions and edges.
+fn file(names: &[&str], edges: &[(&str, &[&str])]) -> String {
+    use std::fmt::Write as _;
+    let mut text = String::new();
+    for name in names {
+        let _ = writeln!(text, "[[function]]\nname = {name:?}\nmodule = \"m.wasm\"");
+    }
+    text += "[edges]\n";
+    for (from, to) in edges {
+        let _ = writeln!(text, "{from} = {to:?}");
+    }
+    text
+}
+
+#[test]
+fn functions_come_after_their_predecessors() {
+    let text = file(
+        &["d", "b", "a", "c"],
+        &[("a", &["b", "c"]), ("b", &["d"]), ("c", &["d"])],
+    );
+    let workflow = parse(&text).expect("good");
+    let names: Vec<_> = workflow.functions.iter().map(|f| f.name.as_str()).collect();
+    assert_eq!(names, ["a", "b", "c", "d"]);
+    let last = workflow.function("d").expect("there");
+    assert_eq!(last.predecessors, ["b", "c"]);
+    assert_eq!(last.output.as_deref(), Some("d"));
+    assert_eq!(last.module, Path::new("dir/m.wasm"));
+    assert_eq!(workflow.function("a").expect("there").output, None);
+    assert_eq!(workflow.deadline, DEFAULT_DEADLINE);
+}
+
+#[test]
+fn each_mistake_is_named() {
+    for (text, words) in [
+        (file(&[], &[]), "there is no [[function]]"),
+        (file(&["a", "a"], &[]), "two functions are named `a`"),
+        (file(&["a"], &[("a", &["b"])]), "there is no function `b`"),
+        (file(&["a"], &[("b", &["a"])]), "there is no function `b`"),
+        (
+            file(&["a", "b"], &[("a", &["b", "b"])]),
+            "edge a -> b is there twice",
+        ),
+        (file(&["a"], &[("a", &["a"])]), "in a circle: a -> a"),
+        (
+            file(
+                &["x", "a", "b"],
+                &[("x", &["a"]), ("a", &["b"]), ("b", &["a"])],
+            ),
+            "in a circle: ",
+        ),
+        (file(&["a/b"], &[]), "function name \"a/b\""),
+        ("[[function]]\nname = 3".to_owned(), "invalid type"),
+        (
+            "[[function]]\nname = \"a\"".to_owned(),
+            "missing field `module`",
+        ),
+        ("speed = 3".to_owned(), "unknown field `speed`"),
+        (
+            "deadline_seconds = 0\n".to_owned() + &file(&["a"], &[]),
+            "deadline_seconds",
+        ),
+        (
+            "[[function]]\nname = \"a\"\nmodule = \"m\"\noutput = \"../x\"".to_owned(),
+            "not the plain name of a file",
+        ),
+        (
+            "[[function]]\nname = \"a\"\nmodule = \"m\"\nenv = { \"A=B\" = \"x\" }".to_owned(),
+            "cannot be the name of a variable",
+        ),
+    ] {
+        let error = parse(&text).expect_err(&text);
+        assert!(error.contains(words), "{error}\n  lacks: {words}");
+        assert!(error.contains("dir/flow.toml"), "{error}");
+    }
+}
+
+#[test]
+fn all_mistakes_are_told_at_once() {
+    let error = parse(&file(&["a", "a"], &[("a", &["b"])])).expect_err("two mistakes");
+    assert!(error.contains("2 problems"), "{error}");
+}
+
+#[test]
+fn a_missing_module_is_named() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("flow.toml");
+    std::fs::write(&path, file(&["a"], &[])).expect("writable");
+    let error = Workflow::load(&path).expect_err("no module").to_string();
+    assert!(
+        error.contains("function `a`: there is no module"),
+        "{error}"
+    );
+    assert!(error.contains("m.wasm"), "{error}");
+}
+
+proptest! {
+    #[test]
+    fn any_text_is_a_workflow_or_an_error(text in "\\PC{0,200}") {
+        let _ = parse(&text);
+    }
+
+    /// Any graph is ordered or has a circle, and what is ordered has its edges forward.
+    #[test]
+    fn any_graph_is_ordered_or_has_a_circle(
+        edges in proptest::collection::btree_set((0_usize..6, 0_usize..6), 0..12)
+    ) {
+        let names = ["a", "b", "c", "d", "e", "f"];
+        let successors: Vec<(&str, Vec<&str>)> = (0..6)
+            .map(|from| (names[from], edges.iter().filter(|e| e.0 == from).map(|e| names[e.1]).collect()))
+            .collect();
+        let borrowed: Vec<(&str, &[&str])> = successors.iter().map(|(f, t)| (*f, t.as_slice())).collect();
+        match parse(&file(&names, &borrowed)) {
+            Ok(workflow) => {
+                let at = |name: &str| workflow.functions.iter().position(|f| f.name == name);
+                for (from, to) in edges {
+                    prop_assert!(at(names[from]) < at(names[to]));
+                }
+            }
+            Err(error) => {
+                let circle = error.split("in a circle: ").nth(1).expect("a circle");
+                let steps: Vec<_> = circle.trim().split(" -> ").collect();
+                prop_assert!(steps.len() > 1 && steps.first() == steps.last());
+                for step in steps.windows(2) {
+                    let index = |name| names.iter().position(|n| *n == name).expect("known");
+                    prop_assert!(edges.contains(&(index(step[0]), index(step[1]))));
+                }
+            }
+        }
+    }
+}
