@@ -126,3 +126,37 @@ fn what_is_no_picture_or_not_all_of_one_is_refused() {
         }
     }
 }
+
+#[test]
+fn a_function_in_plain_webassembly_text_takes_part() {
+    let Some(bench) = bench("a_function_in_plain_webassembly_text_takes_part") else {
+        return;
+    };
+    let invert = concat!(env!("CARGO_MANIFEST_DIR"), "/functions/invert/invert.wat");
+    let chain = |inversions: usize| {
+        let mut text = String::new();
+        let mut names = vec!["decode".to_owned()];
+        names.extend((0..inversions).map(|number| format!("invert-{number}")));
+        names.push("encode".to_owned());
+        for name in &names {
+            let module = match name.as_str() {
+                "decode" | "encode" => format!("{FUNCTIONS}/{name}.wasm"),
+                _ => invert.to_owned(),
+            };
+            text += &format!("[[function]]\nname = \"{name}\"\nmodule = {module:?}\n");
+        }
+        text += "[edges]\n";
+        for pair in names.windows(2) {
+            text += &format!("{} = [\"{}\"]\n", pair[0], pair[1]);
+        }
+        bench.write("flow.toml", text.as_bytes());
+        let output = bench.run("user");
+        let talk = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{talk}");
+        std::fs::read(bench.path("out/encode")).expect("an output")
+    };
+    bench.write("input", &jpeg());
+    let plain = chain(0);
+    assert_ne!(chain(1), plain);
+    assert_eq!(chain(2), plain);
+}

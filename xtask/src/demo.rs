@@ -48,7 +48,7 @@ pub(crate) fn run(context: &Context, arguments: &Arguments) -> Result<()> {
         .arg(&output)
         .arg("--json")
         .arg(&json)
-        // What would run between two hosts; on loopback, left to itself, it would write, which is as fast there.
+        // What would run between two hosts; on loopback, left to itself, it would write, which was measured to be faster there.
         .args(["--network-method", "splice"]);
     for mode in MODES {
         run.args(["--mode", mode]);
