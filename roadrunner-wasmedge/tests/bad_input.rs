@@ -44,6 +44,61 @@ fn an_input_that_is_a_directory() {
 }
 
 #[test]
+fn an_input_that_an_output_would_replace() {
+    let bench = Bench::chain(&[("a", echo())]);
+    bench.write("out/a", b"mine");
+    std::fs::remove_file(bench.path("input")).expect("there");
+    std::fs::hard_link(bench.path("out/a"), bench.path("input")).expect("same file system");
+    let output = bench.run("user");
+    let talk = String::from_utf8_lossy(&output.stderr);
+    assert!(talk.contains("would be replaced"), "{talk}");
+    assert_eq!(std::fs::read(bench.path("out/a")).expect("there"), b"mine");
+}
+
+#[test]
+fn an_input_whose_length_nobody_knows() {
+    let bench = Bench::chain(&[("a", echo())]);
+    std::fs::remove_file(bench.path("input")).expect("there");
+    std::os::unix::fs::symlink("/proc/self/status", bench.path("input")).expect("writable");
+    bench.fails("user", &["function `a`", "not as long"]);
+}
+
+#[test]
+fn a_json_file_that_cannot_be_written_costs_no_run() {
+    let bench = Bench::chain(&[("a", echo())]);
+    for path in [bench.path("tmp"), bench.path("nowhere/x.json")] {
+        let mut command = bench.command("user");
+        let output = command
+            .arg("--json")
+            .arg(&path)
+            .output()
+            .expect("it starts");
+        bench.failed("json", &output, &["--json"]);
+    }
+}
+
+#[test]
+fn nobody_who_reads_stderr_is_no_panic() {
+    let bench = with("(unreachable)");
+    let json = bench.path("report.json");
+    let mut command = bench.command("kernel");
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    drop(reader);
+    let status = command
+        .stderr(writer)
+        .arg("--json")
+        .arg(&json)
+        .status()
+        .expect("it starts");
+    assert_eq!(status.code(), Some(1));
+    let report = std::fs::read_to_string(json).expect("written all the same");
+    assert!(
+        report.contains("\"ok\": false") && report.contains("trapped"),
+        "{report}"
+    );
+}
+
+#[test]
 fn an_empty_input_is_an_empty_payload() {
     for mode in MODES {
         let bench = Bench::chain(&[("a", echo()), ("b", echo())]);

@@ -7,12 +7,16 @@ use super::{process, thread, Mode, NetworkMethod};
 use crate::function::LogLevel;
 use crate::module::Module;
 use crate::workflow::Workflow;
-use crossbeam_channel::{bounded, unbounded, Receiver, Sender};
+use crossbeam_channel::{bounded, Receiver, Sender};
 use roadrunner_core::Deadline;
 use std::collections::HashMap;
 use std::fmt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+/// Events that wait to be heard at most: a function that logs faster than its log is read waits.
+const EVENTS: usize = 1024;
 
 /// Gets a function's name, the level, and the line.
 type Log = Box<dyn Fn(&str, LogLevel, &str) + Send>;
@@ -236,8 +240,8 @@ pub(crate) trait Workers {
 /// were.
 pub fn run(workflow: &Workflow, options: &Options) -> Result<Outcome, RunError> {
     let readable = std::fs::File::open(&options.input).and_then(|file| file.metadata());
-    match readable {
-        Ok(metadata) if metadata.is_file() => {}
+    let input = match readable {
+        Ok(metadata) if metadata.is_file() => metadata,
         Ok(_) => return Err(input_error(&options.input, "is not a file")),
         Err(error) => {
             return Err(input_error(
@@ -245,13 +249,24 @@ pub fn run(workflow: &Workflow, options: &Options) -> Result<Outcome, RunError> 
                 &format!("cannot be read: {error}"),
             ))
         }
-    }
+    };
     let modules = load_modules(workflow, options.cache.as_deref())?;
     let outputs: Vec<_> = workflow
         .functions
         .iter()
         .filter_map(|function| function.output.as_deref())
         .collect();
+    for output in &outputs {
+        let path = options.output.join(output);
+        let same = std::fs::metadata(&path)
+            .is_ok_and(|there| (there.dev(), there.ino()) == (input.dev(), input.ino()));
+        if same {
+            return Err(input_error(
+                &options.input,
+                "would be replaced by an output; choose another directory",
+            ));
+        }
+    }
     let staging = Staging::create(&options.output, &outputs).map_err(|error| {
         RunError::new(format!(
             "output directory {}: {error}",
@@ -269,13 +284,15 @@ pub fn run(workflow: &Workflow, options: &Options) -> Result<Outcome, RunError> 
         deadline: Deadline::after(options.deadline.unwrap_or(workflow.deadline)),
     };
     let started = std::time::Instant::now();
-    let (events, inbox) = unbounded();
+    let (events, inbox) = bounded(EVENTS);
     let mut workers: Box<dyn Workers> = match options.mode {
         Mode::User => Box::new(thread::Threads::spawn(&plan, events)?),
         Mode::Kernel | Mode::Network => Box::new(process::Processes::spawn(&plan, events)?),
     };
     let mut ledger = Ledger::new(workflow);
     let followed = ledger.follow(&plan, workers.as_mut(), &inbox, options);
+    // Nobody listens any more: whoever still has something to say need not wait.
+    drop(inbox);
     if followed.is_ok() {
         workers.finish();
     }

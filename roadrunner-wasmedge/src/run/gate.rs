@@ -6,6 +6,7 @@ use super::{Mode, NetworkMethod};
 use roadrunner_core::{Deadline, TransferError};
 use roadrunner_splice as tcp;
 use roadrunner_uds as unix;
+use std::io::ErrorKind;
 
 /// The worker's own address, if it has predecessors, and what it connects with.
 pub(crate) struct Gate {
@@ -104,7 +105,7 @@ impl Gate {
                         links.push((from, link));
                     }
                 }
-                Err(error @ TransferError::Io { .. }) | Err(error @ TransferError::Timeout) => {
+                Err(error) if ends_listening(&error) => {
                     let missing: Vec<_> = predecessors
                         .iter()
                         .filter(|name| links.iter().all(|(from, _)| from != *name))
@@ -118,6 +119,19 @@ impl Gate {
             }
         }
         Ok(links)
+    }
+}
+
+/// Whether nobody can come any more; all other errors are of one peer, who is not one of ours.
+fn ends_listening(error: &TransferError) -> bool {
+    match error {
+        TransferError::Timeout => true,
+        // A peer that is gone before it was looked at.
+        TransferError::Io { source, .. } => !matches!(
+            source.kind(),
+            ErrorKind::NotConnected | ErrorKind::ConnectionReset | ErrorKind::ConnectionAborted
+        ),
+        _ => false,
     }
 }
 

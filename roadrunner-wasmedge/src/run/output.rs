@@ -29,14 +29,7 @@ impl Staging {
             target: target.to_owned(),
             made,
         };
-        if let Some(taken) = outputs
-            .iter()
-            .map(|output| target.join(output))
-            .find(|path| path.is_dir())
-        {
-            let message = format!("{} is a directory; move it away", taken.display());
-            return Err(io::Error::new(io::ErrorKind::AlreadyExists, message));
-        }
+        refuse_directories(target, outputs)?;
         let builder = tempfile::Builder::new()
             .prefix(".roadrunner-")
             .tempdir_in(target)?;
@@ -53,6 +46,8 @@ impl Staging {
 
     /// Moves these files into the output directory, and says where each is now.
     pub(crate) fn publish(mut self, files: &[String]) -> io::Result<Vec<PathBuf>> {
+        // Before the first is moved: outputs of an earlier run stay all together, or none does.
+        refuse_directories(&self.target, files)?;
         let moved = files
             .iter()
             .map(|file| {
@@ -63,6 +58,21 @@ impl Staging {
             .collect();
         self.made.clear();
         moved
+    }
+}
+
+/// An output cannot replace a directory.
+fn refuse_directories(target: &Path, outputs: &[impl AsRef<Path>]) -> io::Result<()> {
+    let taken = outputs
+        .iter()
+        .map(|output| target.join(output))
+        .find(|path| path.is_dir());
+    match taken {
+        None => Ok(()),
+        Some(path) => Err(io::Error::new(
+            io::ErrorKind::AlreadyExists,
+            format!("{} is a directory; move it away", path.display()),
+        )),
     }
 }
 
@@ -100,6 +110,21 @@ mod tests {
         assert_eq!(paths, [target.join("x")]);
         assert_eq!(fs::read_dir(&target).expect("there").count(), 1);
         assert_eq!(fs::read(&paths[0]).expect("there"), b"whole");
+    }
+
+    #[test]
+    fn a_directory_that_is_found_at_the_end_leaves_all_outputs_as_they_were() {
+        let root = tempfile::tempdir().expect("a directory");
+        fs::write(root.path().join("x"), "old").expect("writable");
+        let staging = Staging::create(root.path(), &["x"]).expect("writable");
+        for name in ["x", "x-2"] {
+            fs::write(staging.path().join(name), "new").expect("writable");
+        }
+        fs::create_dir(root.path().join("x-2")).expect("writable");
+        staging
+            .publish(&["x".to_owned(), "x-2".to_owned()])
+            .expect_err("taken");
+        assert_eq!(fs::read(root.path().join("x")).expect("there"), b"old");
     }
 
     #[test]

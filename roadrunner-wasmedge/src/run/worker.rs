@@ -198,6 +198,12 @@ fn read_input(path: &Path, function: &mut Function) -> Result<Region, Failure> {
     let failed = |error: io::Error| Failure::new(format!("reading {}: {error}", path.display()));
     let refused =
         |error: TransferError| Failure::new(format!("taking in {}: {error}", path.display()));
+    let changed = || {
+        let path = path.display();
+        Failure::new(format!(
+            "reading {path}: it is not as long as it was said to be"
+        ))
+    };
     let mut file = File::open(path).map_err(failed)?;
     let len = file.metadata().map_err(failed)?.len();
     let region = function
@@ -207,9 +213,17 @@ fn read_input(path: &Path, function: &mut Function) -> Result<Region, Failure> {
     let mut chunk = vec![0; CHUNK];
     while !span.is_empty() {
         let wanted = span.len().min(CHUNK);
-        file.read_exact(&mut chunk[..wanted]).map_err(failed)?;
+        file.read_exact(&mut chunk[..wanted])
+            .map_err(|error| match error.kind() {
+                io::ErrorKind::UnexpectedEof => changed(),
+                _ => failed(error),
+            })?;
         let copied = span.copy_from_slice(&chunk[..wanted]);
         span = span.split_at(copied).1;
+    }
+    // Also what has no length beforehand, such as a file of /proc.
+    if file.read(&mut chunk).map_err(failed)? > 0 {
+        return Err(changed());
     }
     Ok(region)
 }

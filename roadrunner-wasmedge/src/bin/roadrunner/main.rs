@@ -153,7 +153,7 @@ fn act() -> u8 {
     match ended {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("roadrunner: {error}");
+            talk(&format!("roadrunner: {error}"));
             FAILED
         }
     }
@@ -211,20 +211,19 @@ fn run_workflow(arguments: &RunArguments) -> Result<u8, Failure> {
             }
             Ok(())
         });
-    let code = match ended {
-        Ok(()) => {
-            report.ok = true;
-            say(&report.table())?;
-            0
-        }
-        Err((message, code)) => {
-            eprintln!("roadrunner: {message}");
-            report.error = Some(message);
-            code
-        }
+    let (error, code) = match ended {
+        Ok(()) => (None, 0),
+        Err((message, code)) => (Some(message), code),
     };
+    report.ok = error.is_none();
+    report.error.clone_from(&error);
+    // First, so that a full disk behind stdout does not cost the figures too.
     if let Some(json) = json {
         json.write(&report)?;
+    }
+    match error {
+        None => say(&report.table())?,
+        Some(message) => talk(&format!("roadrunner: {message}")),
     }
     Ok(code)
 }
@@ -249,7 +248,7 @@ fn options(
         .interrupt(interrupt.clone())
         .log(move |function, line_level, line| {
             if line_level <= level {
-                progress.suspend(|| eprintln!("{function}: {line}"));
+                progress.suspend(|| talk(&format!("{function}: {line}")));
             }
         })
 }
@@ -263,6 +262,11 @@ fn progress(mode: Mode) -> ProgressBar {
         .with_message(format!("running in {mode} mode"));
     bar.enable_steady_tick(Duration::from_millis(100));
     bar
+}
+
+/// Prints a line to stderr; if nobody reads it, nobody wants it.
+fn talk(line: &str) {
+    let _ = writeln!(std::io::stderr().lock(), "{line}");
 }
 
 /// Prints to stdout; a reader that has gone away (`| head`) is no error.
@@ -281,6 +285,9 @@ struct JsonFile {
 
 impl JsonFile {
     fn create(path: &Path) -> Result<Self, String> {
+        if path.is_dir() {
+            return Err(format!("--json {}: is a directory", path.display()));
+        }
         let directory = path
             .parent()
             .filter(|parent| !parent.as_os_str().is_empty())
