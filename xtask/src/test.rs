@@ -43,7 +43,10 @@ pub(crate) fn run(context: &Context, arguments: &Arguments) -> Result<()> {
         }
     }
     let text = std::fs::read_to_string(skipped.path())?;
-    let skipped: Vec<_> = text.lines().collect();
+    let skipped: Vec<_> = text
+        .lines()
+        .map(|line| line.trim_start_matches("skipped: "))
+        .collect();
     println!();
     for (word, lines) in [("passed", &passed), ("failed", &failed)] {
         for line in lines {
