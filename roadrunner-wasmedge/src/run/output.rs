@@ -1,14 +1,20 @@
 //! Outputs appear all at once or not at all: they are written beside the output directory's files and renamed at the end.
 
-use std::fs;
+use nix::fcntl::{Flock, FlockArg};
+use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
+
+/// What the name of a staging directory begins with.
+const PREFIX: &str = ".roadrunner-";
 
 /// A directory inside the output directory, gone with all it holds unless its files are published.
 #[derive(Debug)]
 pub(crate) struct Staging {
     /// Taken by `drop`, before the directories that were made for it.
     directory: Option<tempfile::TempDir>,
+    /// Locked while this process lives: what is not belongs to one that was killed.
+    held: Option<Flock<File>>,
     target: PathBuf,
     /// The directories that were made for the output directory, outermost first.
     made: Vec<PathBuf>,
@@ -26,14 +32,17 @@ impl Staging {
         fs::create_dir_all(target)?;
         let mut staging = Self {
             directory: None,
+            held: None,
             target: target.to_owned(),
             made,
         };
         refuse_directories(target, outputs)?;
-        let builder = tempfile::Builder::new()
-            .prefix(".roadrunner-")
-            .tempdir_in(target)?;
-        staging.directory = Some(builder);
+        // One at a time, so that nobody sweeps away what another has made and not locked yet.
+        let _alone = locked(target, FlockArg::LockExclusive)?;
+        sweep(target)?;
+        let directory = tempfile::Builder::new().prefix(PREFIX).tempdir_in(target)?;
+        staging.held = Some(locked(directory.path(), FlockArg::LockExclusive)?);
+        staging.directory = Some(directory);
         Ok(staging)
     }
 
@@ -59,6 +68,29 @@ impl Staging {
         self.made.clear();
         moved
     }
+}
+
+fn locked(directory: &Path, how: FlockArg) -> io::Result<Flock<File>> {
+    Flock::lock(File::open(directory)?, how).map_err(|(_, errno)| errno.into())
+}
+
+/// Removes what runs that were killed have left in the output directory.
+fn sweep(target: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(target)? {
+        let entry = entry?;
+        let ours = entry
+            .file_name()
+            .as_encoded_bytes()
+            .starts_with(PREFIX.as_bytes());
+        if ours && entry.file_type()?.is_dir() {
+            // Locked by a run that goes on, or gone meanwhile: not for us.
+            if let Ok(_held) = locked(&entry.path(), FlockArg::LockExclusiveNonblock) {
+                // What cannot be removed costs room, and is no reason not to run.
+                let _ = fs::remove_dir_all(entry.path());
+            }
+        }
+    }
+    Ok(())
 }
 
 /// An output cannot replace a directory.
@@ -98,6 +130,18 @@ mod tests {
         fs::write(staging.path().join("x"), "half").expect("writable");
         drop(staging);
         assert_eq!(fs::read_dir(root.path()).expect("there").count(), 0);
+    }
+
+    #[test]
+    fn what_a_killed_run_left_is_swept_away_and_what_a_living_one_has_is_not() {
+        let root = tempfile::tempdir().expect("a directory");
+        let dead = root.path().join(".roadrunner-dead");
+        fs::create_dir(&dead).expect("writable");
+        fs::write(dead.join("half"), "half").expect("writable");
+        let living = Staging::create(root.path(), &["x"]).expect("writable");
+        assert!(!dead.exists());
+        let other = Staging::create(root.path(), &["y"]).expect("writable");
+        assert!(living.path().is_dir() && other.path().is_dir());
     }
 
     #[test]
