@@ -1,17 +1,24 @@
 //! Payloads carried by reference: pages taken from the guest, and spliced through a pipe into the socket.
 //!
 //! `splice(2)` returns as soon as the socket refers to the pages, long before the receiver has read them; on one host
-//! the receiver reads the very pages. So the guest must not have them any more: they are taken out of its memory first,
-//! kept until the receiver acknowledges the payload, and then given back in exchange for the next ones. After an error
-//! they are unmapped, never written: what the kernel still refers to stays as it was.
+//! the receiver reads the very pages. So the guest must not have them any more: they change places with those of a buffer
+//! of the host first, stay there until the receiver acknowledges the payload, and go back in exchange for the next ones.
+//! After an error they are unmapped, never written: what the kernel still refers to stays as it was.
+//!
+//! Where the pages cannot change places (`Exchanged::Copied`) the bytes are in the host's buffer all the same, so they are
+//! spliced from there, and the receipt counts that copy: to write them from the guest's memory they would have to be
+//! copied back there and then into the socket.
 
 use crate::options::{Options, Preference};
-use crate::sys::{vmsplice, PageBuffer, SigpipeBlocked, PAGE};
+use crate::sys::{vmsplice, SigpipeBlocked};
 use crate::wire::TcpWire;
 use nix::fcntl::{fcntl, FcntlArg, OFlag};
 use nix::unistd::pipe2;
 use roadrunner_core::stream::{write_all, write_frame, Carried, Start};
-use roadrunner_core::{Backing, Deadline, Method, Payload, Region, Span, TransferError};
+use roadrunner_core::{
+    Backing, Deadline, LinearMemory, Method, Payload, Region, Span, TransferError,
+};
+use roadrunner_mem::{exchange, Exchanged, PageBuffer, PAGE_SIZE};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -27,18 +34,76 @@ pub(crate) struct Splicer {
     acknowledged: Option<Taken>,
 }
 
-/// Pages, and the base of the memory that they come from: the only one that they may go back to.
+/// Between ranges at the same distance from this boundary, whole page tables move.
+const PAGE_TABLE: usize = 2 << 20;
+
+/// The whole pages of a payload, in a buffer of the host.
 #[derive(Debug)]
 struct Taken {
-    pages: PageBuffer,
+    buffer: PageBuffer,
+    /// Where in the buffer they start.
+    offset: usize,
+    /// Where in the memory they came from.
+    region: Region,
+    /// The base of that memory: the only one that sees any of the buffer again, which may hold earlier bytes of it.
     base: usize,
+    exchanged: Exchanged,
 }
 
-const CARRIED: Carried = Carried {
-    method: Method::Splice,
-    copies: 0,
-    acknowledge: true,
-};
+impl Taken {
+    /// Exchanges a region of whole pages for as many of a buffer: of `used` if it fits, or else of a new one, whose are
+    /// cleared. On an error the memory is as it was.
+    fn take(
+        memory: &mut dyn LinearMemory,
+        region: Region,
+        used: Option<Self>,
+    ) -> Result<Self, TransferError> {
+        let pages = region.span(memory)?;
+        let (start, len) = (pages.as_ptr() as usize, pages.len());
+        let base = memory.base().as_ptr() as usize;
+        let offset = start % PAGE_TABLE;
+        let room = offset + len;
+        let used = used
+            .filter(|used| used.base == base)
+            .map(|used| used.buffer)
+            // A much larger one would keep pages from the system that nobody uses.
+            .filter(|buffer| (room..=room.saturating_mul(2)).contains(&buffer.len()));
+        let mut buffer = match used {
+            Some(buffer) => buffer,
+            None => PageBuffer::new(room).map_err(|source| TransferError::Io {
+                doing: "map pages to take the payload's place",
+                source,
+            })?,
+        };
+        let exchanged = exchange(memory, region, &mut buffer, offset as u64)?;
+        Ok(Self {
+            buffer,
+            offset,
+            region,
+            base,
+            exchanged,
+        })
+    }
+
+    /// Puts the payload back where it came from. Nothing may refer to the pages any more, except what nobody will read.
+    fn put_back(mut self, memory: &mut dyn LinearMemory) -> Result<(), TransferError> {
+        exchange(memory, self.region, &mut self.buffer, self.offset as u64).map(drop)
+    }
+
+    fn span(&mut self) -> Span<'_> {
+        let (_, rest) = self.buffer.span().split_at(self.offset);
+        // Its length is that of a span.
+        rest.split_at(self.region.len() as usize).0
+    }
+
+    fn carried(&self) -> Carried {
+        Carried {
+            method: Method::Splice,
+            copies: u8::from(self.exchanged == Exchanged::Copied),
+            acknowledge: true,
+        }
+    }
+}
 
 impl Splicer {
     pub(crate) fn new(options: &Options, loopback: bool) -> Self {
@@ -73,7 +138,7 @@ impl Splicer {
             return None;
         }
         // The base is page-aligned, by the contract of that backing.
-        let page = PAGE as u64;
+        let page = PAGE_SIZE as u64;
         let start = payload.region().offset().checked_next_multiple_of(page)?;
         let end = payload.region().end()? / page * page;
         let len = end.checked_sub(start).filter(|len| *len > 0)?;
@@ -106,7 +171,6 @@ pub(crate) fn carry(
 
 /// Pages taken, and a pipe that already refers to the first of them.
 struct Ready {
-    region: Region,
     taken: Taken,
     pipe: Pipe,
     in_pipe: usize,
@@ -116,23 +180,17 @@ struct Ready {
 /// it was.
 fn prepare(splicer: &mut Splicer, payload: &mut Payload<'_>, region: Region) -> Option<Ready> {
     let pipe = splicer.ready_pipe().ok()?;
-    let base = payload.memory().base().as_ptr() as usize;
-    let replacement = splicer
-        .acknowledged
-        .take()
-        .filter(|taken| taken.base == base)
-        .map(|taken| taken.pages);
-    let mut pages = PageBuffer::take(payload.memory(), region, replacement).ok()?;
-    match pipe.fill(pages.span()) {
+    let used = splicer.acknowledged.take();
+    let mut taken = Taken::take(payload.memory(), region, used).ok()?;
+    match pipe.fill(taken.span()) {
         Ok(in_pipe) => Some(Ready {
-            region,
-            taken: Taken { pages, base },
+            taken,
             pipe,
             in_pipe,
         }),
         Err(_) => {
             // It was whole pages of this memory a moment ago.
-            let _ = pages.put_back(payload.memory(), region);
+            let _ = taken.put_back(payload.memory());
             None
         }
     }
@@ -146,14 +204,14 @@ fn carry_spliced(
     sent: &mut u64,
     deadline: Deadline,
 ) -> Result<Carried, TransferError> {
-    let region = ready.region;
+    let (region, carried) = (ready.taken.region, ready.taken.carried());
     // Both less than a page, except when the payload is.
     let before = (region.offset() - payload.region().offset()) as usize;
     let (head, rest) = payload.span()?.split_at(before);
     let tail = rest.split_at(region.len() as usize).1;
     match send_parts(
         wire,
-        &start.header(CARRIED),
+        &start.header(carried),
         head,
         &mut ready,
         tail,
@@ -163,13 +221,13 @@ fn carry_spliced(
         Ok(()) => {
             wire.splicer.pipe = Some(ready.pipe);
             wire.splicer.in_flight = Some((start.sequence(), ready.taken));
-            Ok(CARRIED)
+            Ok(carried)
         }
         Err(error) => {
             // The pipe may still refer to pages: it is closed here, not kept.
             drop(ready.pipe);
             if *sent == 0 {
-                ready.taken.pages.put_back(payload.memory(), region)?;
+                ready.taken.put_back(payload.memory())?;
             }
             Err(error)
         }
@@ -199,7 +257,7 @@ fn send_pages(
 ) -> io::Result<()> {
     let blocked = SigpipeBlocked::new()?;
     let mut in_pipe = ready.in_pipe;
-    let mut rest = ready.taken.pages.span().split_at(in_pipe).1;
+    let mut rest = ready.taken.span().split_at(in_pipe).1;
     loop {
         while in_pipe > 0 {
             // On the last chunk MORE would hold the end of the payload back for up to 200 ms.
@@ -238,7 +296,7 @@ impl Pipe {
         Ok(Self {
             reading,
             writing,
-            capacity: usize::try_from(capacity).unwrap_or(PAGE),
+            capacity: usize::try_from(capacity).unwrap_or(PAGE_SIZE),
         })
     }
 

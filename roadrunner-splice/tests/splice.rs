@@ -178,6 +178,32 @@ fn pages_that_lie_in_several_mappings_arrive_as_well() {
 }
 
 #[test]
+fn pages_that_are_not_exchanged_are_spliced_from_a_copy_and_the_receipt_says_so() {
+    const PAGE: u64 = 4096;
+    let mut ends = both(&splicing().splice_from(0));
+    let mut memory = PageMemory::new(2 * MIB);
+    // Leaves many more mappings than moving them one by one is worth.
+    for page in (0..200).step_by(2) {
+        let region = Region::new(page * PAGE, PAGE);
+        fill(&mut memory, region.offset(), &pattern(PAGE, page));
+        let (sent, _, bytes) = hop(&mut ends, &mut memory, region);
+        assert_eq!((sent.method(), sent.copies()), (Method::Splice, 0));
+        assert!(bytes == pattern(PAGE, page));
+    }
+    for round in 0..3 {
+        let whole = Region::new(0, 2 * MIB);
+        fill(&mut memory, 0, &pattern(2 * MIB, round));
+        let (sent, delivered, bytes) = hop(&mut ends, &mut memory, whole);
+        assert_eq!((sent.method(), sent.copies()), (Method::Splice, 1));
+        assert_eq!(
+            (delivered.method(), delivered.copies()),
+            (Method::Splice, 2)
+        );
+        assert!(bytes == pattern(2 * MIB, round));
+    }
+}
+
+#[test]
 fn a_payload_of_which_nothing_was_sent_is_where_it_was() {
     let whole = Region::new(0, 2 * MIB);
     // While a connection fills up the kernels may still find room for a header: then that one does not count.

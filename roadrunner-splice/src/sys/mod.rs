@@ -3,10 +3,8 @@
 //!
 //! They take addresses instead of slices, because a Rust slice would promise that nobody else writes the bytes.
 
-mod pages;
 mod signal;
 
-pub(crate) use pages::{PageBuffer, PAGE};
 pub(crate) use signal::SigpipeBlocked;
 
 use nix::errno::Errno;
