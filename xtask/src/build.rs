@@ -19,13 +19,13 @@ pub(crate) fn cargo() -> Command {
     cargo
 }
 
-/// The example functions, as WebAssembly.
-pub(crate) fn functions(toolchain: &Toolchain) -> Result<()> {
+/// What compiles the example functions to WebAssembly.
+pub(crate) fn functions(toolchain: &Toolchain) -> Command {
     let mut build = toolchain.guest_cargo();
     build
         .current_dir(root().join("roadrunner-wasmedge/functions"))
         .args(["build", "--release", "--locked"]);
-    run("building the functions", build)
+    build
 }
 
 /// The `roadrunner` program. Says where it is.

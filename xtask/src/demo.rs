@@ -27,7 +27,7 @@ const MODES: [&str; 3] = ["user", "kernel", "network"];
 
 pub(crate) fn run(context: &Context, arguments: &Arguments) -> Result<()> {
     let toolchain = setup::ensure(context)?;
-    build::functions(&toolchain)?;
+    build::run("building the functions", build::functions(&toolchain))?;
     let program = build::program()?;
     let input = match &arguments.input {
         Some(input) => input.clone(),

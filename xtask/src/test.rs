@@ -1,6 +1,6 @@
 //! `cargo xtask test`: everything that must be true of a commit.
 
-use crate::build::{self, cargo, root};
+use crate::build::{self, cargo};
 use crate::context::Context;
 use crate::setup::{self, Toolchain};
 use anyhow::{bail, Result};
@@ -75,17 +75,13 @@ fn checks(toolchain: &Toolchain) -> Vec<(&'static str, Command)> {
         command.args(arguments);
         command
     };
-    let mut functions = toolchain.guest_cargo();
-    functions
-        .current_dir(root().join("roadrunner-wasmedge/functions"))
-        .args(["build", "--release", "--locked"]);
     vec![
         ("format", cargo_with(&["fmt", "--all", "--check"])),
         (
             "format of the functions",
             cargo_with(&["fmt", "--all", "--check", "--manifest-path", GUESTS]),
         ),
-        ("functions to WebAssembly", functions),
+        ("functions to WebAssembly", build::functions(toolchain)),
         (
             "lints",
             cargo_with(&[
