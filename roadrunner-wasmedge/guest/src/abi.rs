@@ -6,6 +6,7 @@ pub use crate::sys::handle;
 pub use crate::sys::initialize;
 
 use crate::host;
+use crate::kept::kept;
 use crate::{Buffer, IntoReply};
 use std::fmt::Display;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -114,8 +115,10 @@ impl Outcome {
 
 /// The buffer in which the host put a payload of `len` bytes, still of length 0, or why there is none.
 pub(crate) fn claim(address: usize, len: usize) -> Result<Buffer, String> {
-    let buffer = lent().take_back(address);
-    let buffer = buffer
+    let lent = lent().take_back(address);
+    // Or a slot's block that was released to the host before.
+    let mut buffer = lent
+        .or_else(|| kept().take(address))
         .ok_or_else(|| format!("the host passed {address:#x}, which is no buffer that it holds"))?;
     if len > buffer.capacity() {
         return Err(format!(
@@ -123,6 +126,7 @@ pub(crate) fn claim(address: usize, len: usize) -> Result<Buffer, String> {
             buffer.capacity()
         ));
     }
+    buffer.came_from_the_host();
     Ok(buffer)
 }
 

@@ -5,7 +5,10 @@ use std::alloc::Layout;
 use std::{fmt, io};
 
 /// From this size on a buffer's pages are worth handing over; below it a copy is as quick.
-const LARGE: usize = 1 << 20;
+pub(crate) const LARGE: usize = 1 << 20;
+
+/// What slots are made of.
+pub(crate) const PAGE: usize = 4096;
 
 /// The alignment of large buffers: the kernel moves page tables quickest in steps of 2 MiB.
 const LARGE_ALIGN: usize = 2 << 20;

@@ -4,9 +4,9 @@ use crate::{Buffer, Error};
 use std::time::Duration;
 
 #[cfg(target_arch = "wasm32")]
-use crate::sys as imports;
+pub(crate) use crate::sys as imports;
 #[cfg(not(target_arch = "wasm32"))]
-use crate::testing as imports;
+pub(crate) use crate::testing as imports;
 
 /// How urgent a line in the log is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -15,8 +15,10 @@
 //! assert_eq!(testing::take_sent(), [("archive".to_string(), b"picture".to_vec())]);
 //! ```
 
+use crate::slots::KEPT;
 use crate::{Error, Level};
 use std::cell::RefCell;
+use std::mem::MaybeUninit;
 
 /// A day, in milliseconds: no test should see its deadline pass by accident.
 const NO_HURRY: i64 = 24 * 60 * 60 * 1000;
@@ -27,11 +29,36 @@ struct Host {
     failure: Option<String>,
     refusal: Option<Error>,
     deadline_left: i64,
+    slots: Vec<Slot>,
+    slot_limit: usize,
+}
+
+struct Slot {
+    address: usize,
+    len: usize,
+    loaned: bool,
+}
+
+/// The slots that the host has in the function's memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Slots {
+    /// How many the function has at present.
+    pub loaned: usize,
+    /// How many wait to be loaned again.
+    pub free: usize,
 }
 
 thread_local! {
     static HOST: RefCell<Host> = const {
-        RefCell::new(Host { sent: Vec::new(), log: Vec::new(), failure: None, refusal: None, deadline_left: NO_HURRY })
+        RefCell::new(Host {
+            sent: Vec::new(),
+            log: Vec::new(),
+            failure: None,
+            refusal: None,
+            deadline_left: NO_HURRY,
+            slots: Vec::new(),
+            slot_limit: usize::MAX,
+        })
     };
 }
 
@@ -64,10 +91,33 @@ pub fn set_deadline_left(milliseconds: i64) {
     host(|host| host.deadline_left = milliseconds);
 }
 
+/// Sets how many slots the host gives at most, without a limit at first. Of those that it has already, what is too many
+/// goes back to the function as it is released.
+pub fn limit_slots(count: usize) {
+    host(|host| host.slot_limit = count);
+}
+
+/// How many slots the function has, and how many it has released or given away.
+pub fn slots() -> Slots {
+    host(|host| {
+        let loaned = host.slots.iter().filter(|slot| slot.loaned).count();
+        Slots {
+            loaned,
+            free: host.slots.len() - loaned,
+        }
+    })
+}
+
 pub(crate) fn send(target: &str, bytes: &mut [u8]) -> i32 {
     let result = send_copy(target, bytes);
-    // What was given away is undefined afterwards.
+    // What was given away is undefined afterwards, and a slot is the host's.
     bytes.fill(0xdd);
+    let address = bytes.as_ptr() as usize;
+    host(|host| {
+        if let Some(slot) = host.slots.iter_mut().find(|slot| slot.address == address) {
+            slot.loaned = false;
+        }
+    });
     result
 }
 
@@ -103,4 +153,45 @@ pub(crate) fn fail(reason: &str) -> i32 {
 
 pub(crate) fn deadline_left() -> i64 {
     host(|host| host.deadline_left)
+}
+
+pub(crate) fn loan(len: usize) -> usize {
+    host(|host| {
+        let fits = |slot: &&mut Slot| !slot.loaned && slot.len >= len;
+        host.slots.iter_mut().find(fits).map_or(0, |slot| {
+            slot.loaned = true;
+            slot.address
+        })
+    })
+}
+
+pub(crate) fn bind(block: &mut [MaybeUninit<u8>]) -> i32 {
+    host(|host| {
+        if host.slots.len() >= host.slot_limit {
+            return Error::NotSupported.code();
+        }
+        // What the block held is gone.
+        block.fill(MaybeUninit::new(0));
+        host.slots.push(Slot {
+            address: block.as_ptr() as usize,
+            len: block.len(),
+            loaned: true,
+        });
+        0
+    })
+}
+
+pub(crate) fn release(address: usize) -> i32 {
+    let released = HOST.try_with(|host| {
+        let host = &mut *host.borrow_mut();
+        let at = host.slots.iter().position(|slot| slot.address == address)?;
+        if host.slots.len() > host.slot_limit {
+            host.slots.swap_remove(at);
+            return None;
+        }
+        host.slots[at].loaned = false;
+        Some(KEPT)
+    });
+    // Of a thread that has ended already nothing is left to be kept.
+    released.ok().flatten().unwrap_or(0)
 }

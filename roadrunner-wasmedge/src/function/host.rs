@@ -38,6 +38,9 @@ pub(crate) enum HostFunction {
     Log,
     Fail,
     DeadlineLeft,
+    Loan,
+    Bind,
+    Release,
     Wasi(wasi::Call),
 }
 
@@ -60,6 +63,9 @@ pub(crate) fn find(module: &str, name: &str) -> Option<Known> {
         "log" => ("log", &[I32; 3][..], I32, HostFunction::Log),
         "fail" => ("fail", &[I32; 2][..], I32, HostFunction::Fail),
         "deadline_left" => ("deadline_left", &[][..], I64, HostFunction::DeadlineLeft),
+        "loan" => ("loan", &[I32][..], I32, HostFunction::Loan),
+        "bind" => ("bind", &[I32; 2][..], I32, HostFunction::Bind),
+        "release" => ("release", &[I32][..], I32, HostFunction::Release),
         _ => return None,
     };
     Some(Known {
@@ -270,6 +276,9 @@ impl HostCalls for Invocation<'_> {
             HostFunction::Send => self.send(memory, numbers(arguments)?),
             HostFunction::Log => self.log(memory, numbers(arguments)?),
             HostFunction::Fail => self.fail(memory, numbers(arguments)?),
+            // There is no slot, so that nothing is loaned, kept or released.
+            HostFunction::Loan | HostFunction::Release => 0,
+            HostFunction::Bind => code::UNSUPPORTED,
             HostFunction::DeadlineLeft => return Ok(Some(Value::I64(self.deadline_left()))),
             HostFunction::Wasi(call) => {
                 let HostState { log, wasi } = &mut *self.state;

@@ -1,5 +1,6 @@
-use crate::buffer::layout_for;
-use crate::OutOfMemory;
+use crate::buffer::{layout_for, LARGE, PAGE};
+use crate::kept::{self, kept};
+use crate::{slots, OutOfMemory};
 use std::alloc::Layout;
 use std::mem::{ManuallyDrop, MaybeUninit};
 use std::ops::{Deref, DerefMut};
@@ -9,7 +10,8 @@ use std::ptr::NonNull;
 ///
 /// A buffer is part of the function's own memory, so it is used as the slice of bytes that it dereferences to. It comes
 /// from the global allocator. From 1 MiB on it starts at a multiple of 2 MiB, so that the host can hand over its pages
-/// instead of copying them; smaller ones are aligned to 16 bytes.
+/// instead of copying them; smaller ones are aligned to 16 bytes. One from [`loan`](crate::loan()) has a slot of the host
+/// behind it.
 ///
 /// Allocation is fallible: a function that runs out of memory can say so instead of dying.
 ///
@@ -31,6 +33,8 @@ pub struct Buffer {
     ptr: NonNull<u8>,
     len: usize,
     layout: Layout,
+    /// The host may have a slot mapped here, so it is asked before the block goes back to the allocator.
+    slot: bool,
 }
 
 // SAFETY: a `Buffer` is the only owner of its block, which is plain bytes without thread affinity; the global allocator
@@ -82,7 +86,38 @@ impl Buffer {
                 Content::Undefined => 0,
             },
             layout,
+            slot: false,
         })
+    }
+
+    /// A buffer of `len` unspecified bytes, in a slot if the host gives one.
+    pub(crate) fn loaned(len: usize) -> Result<Self, OutOfMemory> {
+        let out_of_memory = OutOfMemory { bytes: len };
+        if len < LARGE {
+            return Self::zeroed(len);
+        }
+        if let Some(mut buffer) = slots::loan_again(len).and_then(|address| kept().take(address)) {
+            if buffer.capacity() >= len {
+                // By the ABI the host has written every byte of a block that it loans.
+                buffer.len = len;
+                return Ok(buffer);
+            }
+        }
+        let bytes = len.checked_next_multiple_of(PAGE).ok_or(out_of_memory)?;
+        let mut buffer = Self::with_capacity_aligned(bytes, PAGE).map_err(|_| out_of_memory)?;
+        buffer.slot = slots::bind(buffer.spare_capacity_mut());
+        if !buffer.slot {
+            buffer.spare_capacity_mut().fill(MaybeUninit::new(0));
+        }
+        // SAFETY: the capacity is `len` rounded up. By the ABI the host has written every byte of a block that it took,
+        // and all others were filled just now.
+        unsafe { buffer.set_len(len) };
+        Ok(buffer)
+    }
+
+    /// From now on the host is asked before the block is freed: what it gave may lie in a slot, which has whole pages.
+    pub(crate) fn came_from_the_host(&mut self) {
+        self.slot = self.capacity() >= PAGE;
     }
 
     /// The number of bytes that fit in without another allocation.
@@ -176,12 +211,23 @@ impl From<Vec<u8>> for Buffer {
             ptr,
             len: bytes.len(),
             layout,
+            slot: false,
         }
     }
 }
 
 impl Drop for Buffer {
     fn drop(&mut self) {
+        if self.slot && slots::release(self.address()) {
+            // The host keeps the block until it loans it, or puts another payload there. The new owner's invariants are
+            // those of the old one, which ends here.
+            return kept::keep(Buffer {
+                ptr: self.ptr,
+                len: 0,
+                layout: self.layout,
+                slot: true,
+            });
+        }
         if self.layout.size() != 0 {
             // SAFETY: by the invariants the block was allocated by the global allocator with this layout and is ours
             // alone; `drop` runs once.

@@ -1,5 +1,7 @@
 //! The host's functions. `crate::testing` stands in for this module on other targets than wasm32.
 
+use std::mem::MaybeUninit;
+
 mod raw {
     extern "C" {
         /// Made by the linker: runs what must run before all else, the C library's own start for instance.
@@ -18,6 +20,9 @@ mod raw {
         pub(super) fn log(level: i32, ptr: *const u8, len: usize) -> i32;
         pub(super) fn fail(ptr: *const u8, len: usize) -> i32;
         pub(super) fn deadline_left() -> i64;
+        pub(super) fn loan(len: usize) -> usize;
+        pub(super) fn bind(ptr: *mut u8, len: usize) -> i32;
+        pub(super) fn release(ptr: usize) -> i32;
     }
 }
 
@@ -64,6 +69,25 @@ pub(crate) fn fail(reason: &str) -> i32 {
 pub(crate) fn deadline_left() -> i64 {
     // SAFETY: no memory is involved.
     unsafe { raw::deadline_left() }
+}
+
+/// The address of a slot of at least `len` bytes, or 0.
+pub(crate) fn loan(len: usize) -> usize {
+    // SAFETY: the host changes only blocks that it keeps, which nobody else uses until their address is returned.
+    unsafe { raw::loan(len) }
+}
+
+/// Offers a block as the place of a slot. The host writes every byte of what it takes.
+pub(crate) fn bind(block: &mut [MaybeUninit<u8>]) -> i32 {
+    // SAFETY: the block is live and borrowed exclusively for the call, in which the host may write it.
+    unsafe { raw::bind(block.as_mut_ptr().cast(), block.len()) }
+}
+
+/// Tells the host that the slot at `address` is done with.
+pub(crate) fn release(address: usize) -> i32 {
+    // SAFETY: the host changes only the bytes of a slot that this function has from it. `crate::slots` is called by the
+    // drop of the buffer that owns the block, so nobody looks at them any more.
+    unsafe { raw::release(address) }
 }
 
 /// `_initialize`.

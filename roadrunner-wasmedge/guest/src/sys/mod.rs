@@ -11,4 +11,4 @@ pub use exports::handle;
 #[cfg(target_arch = "wasm32")]
 pub use imports::initialize;
 #[cfg(target_arch = "wasm32")]
-pub(crate) use imports::{deadline_left, fail, log, send, send_copy};
+pub(crate) use imports::{bind, deadline_left, fail, loan, log, release, send, send_copy};
