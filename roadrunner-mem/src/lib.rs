@@ -7,6 +7,7 @@ mod link;
 mod maps;
 mod pages;
 mod policy;
+mod pump;
 #[allow(unsafe_code)]
 mod sys;
 mod transfer;
@@ -15,6 +16,7 @@ pub use doorbell::Doorbell;
 pub use link::{link, Link};
 pub use pages::exchange;
 pub use policy::Policy;
+pub use pump::{Pipes, Pump};
 pub use sys::{Exchanged, PageBuffer};
 pub use transfer::transfer;
 

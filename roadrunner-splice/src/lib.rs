@@ -6,7 +6,6 @@ mod link;
 mod listener;
 mod options;
 mod secret;
-mod splice;
 #[allow(unsafe_code)]
 mod sys;
 mod wire;

@@ -2,6 +2,7 @@
 
 use crate::secret::Secret;
 use roadrunner_core::DEFAULT_LIMIT;
+use roadrunner_mem::{Pipes, Pump};
 use std::time::Duration;
 
 /// Which way payloads are carried. What really ran is in each [`Receipt`](roadrunner_core::Receipt).
@@ -33,9 +34,9 @@ pub struct Options {
     pub(crate) handshake: Duration,
     pub(crate) congestion: Option<String>,
     pub(crate) secret: Option<Secret>,
-    pub(crate) preference: Preference,
-    pub(crate) chunk: usize,
-    pub(crate) splice_from: u64,
+    preference: Preference,
+    pipes: Pipes,
+    splice_from: u64,
 }
 
 impl Default for Options {
@@ -49,7 +50,7 @@ impl Default for Options {
             congestion: None,
             secret: None,
             preference: Preference::Auto,
-            chunk: 256 << 10,
+            pipes: Pipes::new(256 << 10),
             splice_from: 1 << 20,
         }
     }
@@ -103,11 +104,13 @@ impl Options {
         self
     }
 
-    /// Bytes of the pipe that payloads are spliced through, and of one step through it. The system rounds it up to a
+    /// Bytes of the pipes that payloads are spliced through, and of one step through them. The system rounds it up to a
     /// power of two of pages; 64 to 256 KiB are the fastest, and 1 MiB is the most without privilege (pipe(7)).
+    ///
+    /// All links with these options, or with clones of them, share a pool of pipes.
     #[must_use]
     pub fn chunk(mut self, bytes: usize) -> Self {
-        self.chunk = bytes;
+        self.pipes = Pipes::new(bytes);
         self
     }
 
@@ -116,5 +119,15 @@ impl Options {
     pub fn splice_from(mut self, bytes: u64) -> Self {
         self.splice_from = bytes;
         self
+    }
+
+    /// What splices on a link, if anything does.
+    pub(crate) fn pump(&self, loopback: bool) -> Option<Pump> {
+        let splices = match self.preference {
+            Preference::Auto => !loopback,
+            Preference::Write => false,
+            Preference::Splice => true,
+        };
+        splices.then(|| Pump::new(self.splice_from, self.pipes.clone()))
     }
 }

@@ -1,18 +1,17 @@
 //! A [`Wire`] over a TCP connection.
 
 use crate::options::Options;
-use crate::splice::{carry, Splicer};
 use crate::sys;
-use nix::fcntl::{splice, SpliceFFlags};
 use nix::poll::{ppoll, PollFd, PollFlags};
 use nix::sys::socket::{getsockopt, setsockopt, sockopt};
 use nix::sys::time::TimeSpec;
-use roadrunner_core::stream::{Carried, Start, Wire};
+use roadrunner_core::stream::{write_frame, Carried, Start, Wire};
 use roadrunner_core::{Deadline, Payload, Span, TransferError};
+use roadrunner_mem::Pump;
 use std::ffi::OsString;
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpStream};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 
 /// A TCP connection whose peer has the right to be there. Payloads go straight from and into linear memory.
 ///
@@ -20,9 +19,10 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 /// exchange for those of a later payload from the same memory.
 #[derive(Debug)]
 pub struct TcpWire {
-    socket: TcpStream,
+    socket: Socket,
     peer: SocketAddr,
-    pub(crate) splicer: Splicer,
+    /// Splices what it can, if that is asked for.
+    pump: Option<Pump>,
 }
 
 impl TcpWire {
@@ -41,9 +41,9 @@ impl TcpWire {
         }
         let peer = socket.peer_addr()?;
         let wire = Self {
-            socket,
+            socket: Socket(socket),
             peer,
-            splicer: Splicer::new(options, is_loopback(peer.ip())),
+            pump: options.pump(is_loopback(peer.ip())),
         };
         wire.choose_congestion(options);
         Ok(wire)
@@ -58,7 +58,7 @@ impl TcpWire {
     /// The name of the congestion control that runs, or `None` if the system does not say.
     #[must_use]
     pub fn congestion(&self) -> Option<String> {
-        let name = getsockopt(&self.socket, sockopt::TcpCongestion).ok()?;
+        let name = getsockopt(&self.socket.0, sockopt::TcpCongestion).ok()?;
         let name = name.into_string().ok()?;
         Some(name.trim_end_matches('\0').to_owned())
     }
@@ -66,7 +66,12 @@ impl TcpWire {
     /// Never an error: a link with the system's own choice is slower, not wrong.
     fn choose_congestion(&self, options: &Options) {
         let set = |name: &str| {
-            setsockopt(&self.socket, sockopt::TcpCongestion, &OsString::from(name)).is_ok()
+            setsockopt(
+                &self.socket.0,
+                sockopt::TcpCongestion,
+                &OsString::from(name),
+            )
+            .is_ok()
         };
         match &options.congestion {
             Some(name) => {
@@ -82,45 +87,6 @@ impl TcpWire {
     /// Whether the socket counts as readable only once `bytes` bytes are there.
     pub(crate) fn readable_from(&self, bytes: u16) -> io::Result<()> {
         sys::readable_from(self.socket.as_fd(), bytes)
-    }
-
-    /// Moves up to `len` bytes out of a pipe that has as many; `more` follow at once.
-    pub(crate) fn splice_from(
-        &self,
-        pipe: &OwnedFd,
-        len: usize,
-        more: bool,
-        deadline: Deadline,
-    ) -> io::Result<usize> {
-        let mut flags = SpliceFFlags::SPLICE_F_NONBLOCK;
-        flags.set(SpliceFFlags::SPLICE_F_MORE, more);
-        self.patiently(PollFlags::POLLOUT, deadline, |socket| {
-            match splice(pipe, None, socket, None, len, flags)? {
-                0 => Err(io::ErrorKind::WriteZero.into()),
-                moved => Ok(moved),
-            }
-        })
-    }
-
-    /// Repeats `operation` until it does something other than wait, or the deadline passes.
-    fn patiently(
-        &self,
-        events: PollFlags,
-        deadline: Deadline,
-        mut operation: impl FnMut(BorrowedFd<'_>) -> io::Result<usize>,
-    ) -> io::Result<usize> {
-        loop {
-            match operation(self.socket.as_fd()) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    if deadline.has_passed() {
-                        return Err(io::ErrorKind::TimedOut.into());
-                    }
-                    wait(&mut [PollFd::new(self.socket.as_fd(), events)], deadline)?;
-                }
-                done => return done,
-            }
-        }
     }
 }
 
@@ -140,6 +106,65 @@ pub(crate) fn wait(events: &mut [PollFd<'_>], deadline: Deadline) -> io::Result<
 
 impl Wire for TcpWire {
     fn read(&mut self, into: Span<'_>, deadline: Deadline) -> io::Result<usize> {
+        self.socket.read(into, deadline)
+    }
+
+    fn write(&mut self, head: &[u8], body: Span<'_>, deadline: Deadline) -> io::Result<usize> {
+        self.socket.write(head, body, deadline)
+    }
+
+    fn carry(
+        &mut self,
+        start: Start,
+        payload: &mut Payload<'_>,
+        sent: &mut u64,
+        deadline: Deadline,
+    ) -> Result<Carried, TransferError> {
+        if let Some(pump) = &mut self.pump {
+            let spliced = pump.carry(&mut self.socket, start, payload, sent, deadline)?;
+            if let Some(carried) = spliced {
+                return Ok(carried);
+            }
+        }
+        write_frame(self, start, payload.span()?, sent, deadline)
+    }
+
+    fn acknowledged(&mut self, sequence: u64) {
+        if let Some(pump) = &mut self.pump {
+            pump.acknowledge(sequence);
+        }
+    }
+}
+
+/// The connection itself: what writes and waits.
+#[derive(Debug)]
+struct Socket(TcpStream);
+
+impl Socket {
+    /// Repeats `operation` until it does something other than wait, or the deadline passes.
+    fn patiently(
+        &self,
+        events: PollFlags,
+        deadline: Deadline,
+        mut operation: impl FnMut(BorrowedFd<'_>) -> io::Result<usize>,
+    ) -> io::Result<usize> {
+        loop {
+            match operation(self.0.as_fd()) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    if deadline.has_passed() {
+                        return Err(io::ErrorKind::TimedOut.into());
+                    }
+                    wait(&mut [PollFd::new(self.0.as_fd(), events)], deadline)?;
+                }
+                done => return done,
+            }
+        }
+    }
+}
+
+impl Wire for Socket {
+    fn read(&mut self, into: Span<'_>, deadline: Deadline) -> io::Result<usize> {
         self.patiently(PollFlags::POLLIN, deadline, |socket| {
             sys::recv(socket, into)
         })
@@ -150,19 +175,11 @@ impl Wire for TcpWire {
             sys::send(socket, head, body)
         })
     }
+}
 
-    fn carry(
-        &mut self,
-        start: Start,
-        payload: &mut Payload<'_>,
-        sent: &mut u64,
-        deadline: Deadline,
-    ) -> Result<Carried, TransferError> {
-        carry(self, start, payload, sent, deadline)
-    }
-
-    fn acknowledged(&mut self, sequence: u64) {
-        self.splicer.acknowledge(sequence);
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
     }
 }
 

@@ -1,77 +1,133 @@
-//! How long a payload takes between two processes: `cargo run --release --example measure [MB] [buffer bytes, or default]`.
+//! What a payload costs between two processes, by each method:
+//! `cargo run --release --example measure [bytes] [rounds] [chunk]`.
 //!
-//! The program starts itself as the sender, sends the payload ten times, and prints the best and the median time from
-//! one delivery to the next, on one line.
+//! The program starts itself as the sender, which fills and gives away the payload; the receiver reads one byte of each
+//! page. Printed are the best and the median time of a round from one delivery to the next, filling included, and the
+//! processor time that a round costs in `send` and in `recv`.
 
-use roadrunner_core::{
-    Deadline, HostMemory, LinearMemory, Payload, Region, Sink, Transfer, TransferError,
-};
-use roadrunner_uds::{connect, Address, Listener, Options};
+use nix::sys::resource::{getrusage, UsageWho};
+use roadrunner_core::{Deadline, Payload, Region, Span, Transfer};
+use roadrunner_mem::{PageBuffer, PAGE_SIZE};
+use roadrunner_uds::{connect, Address, Listener, Options, Preference};
+use std::error::Error;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-const ROUNDS: usize = 10;
+const WAYS: [(&str, Preference); 2] =
+    [("write", Preference::Write), ("splice", Preference::Splice)];
 
-/// A sink whose buffer is reused, as a function's allocator would.
-struct Warm(HostMemory);
-
-impl Sink for Warm {
-    fn reserve(&mut self, len: u64, _align: u64) -> Result<Region, TransferError> {
-        if self.0.region().len() < len {
-            self.0 = HostMemory::from(vec![1; len as usize]);
-        }
-        Ok(Region::new(0, len))
+fn main() -> Result<(), Box<dyn Error>> {
+    let arguments: Vec<_> = std::env::args().skip(1).collect();
+    let number = |at: usize, usual| {
+        arguments
+            .get(at)
+            .map_or(Ok(usual), |text: &String| text.parse())
+    };
+    let (bytes, rounds, chunk) = (
+        number(0, 100_000_000)?,
+        number(1, 20)?,
+        number(2, 256 << 10)?,
+    );
+    if let [.., way, address] = &arguments[arguments.len().min(3)..] {
+        return send(bytes, rounds, &options(way, chunk), &address.parse()?);
     }
-
-    fn memory(&mut self) -> &mut dyn LinearMemory {
-        &mut self.0
+    for (way, _) in WAYS {
+        receive(bytes, rounds, chunk, way)?;
     }
-
-    fn release(&mut self, _region: Region) {}
+    Ok(())
 }
 
-fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let mut arguments = std::env::args().skip(1);
-    let megabytes: usize = arguments.next().map_or(Ok(100), |text| text.parse())?;
-    let mut options = Options::default();
-    let buffer = arguments.next().unwrap_or_else(|| "default".to_owned());
-    if buffer != "default" {
-        options = options.buffer(buffer.parse()?);
-    }
-    let deadline = Deadline::after(Duration::from_secs(60));
-    if let Some(address) = arguments.next() {
-        let mut link = connect(&address.parse()?, "measure", &options, deadline)?;
-        let mut memory = HostMemory::from(vec![7; megabytes * 1_000_000]);
-        let region = memory.region();
-        for _ in 0..=ROUNDS {
-            link.send(Payload::kept(&mut memory, region)?, deadline)?;
-        }
-        link.close(deadline)?;
-        return Ok(());
-    }
+fn options(way: &str, chunk: u64) -> Options {
+    let preference = WAYS.iter().find(|(name, _)| *name == way);
+    Options::default()
+        .prefer(preference.map_or_else(Preference::default, |(_, preference)| *preference))
+        .chunk(chunk as usize)
+        .splice_from(0)
+}
+
+fn deadline() -> Deadline {
+    Deadline::after(Duration::from_secs(60))
+}
+
+fn receive(bytes: u64, rounds: u64, chunk: u64, way: &str) -> Result<(), Box<dyn Error>> {
     let address: Address = format!("@roadrunner-measure-{}", std::process::id()).parse()?;
-    let mut listener = Listener::bind(address.clone(), options)?;
+    let mut listener = Listener::bind(address.clone(), options(way, chunk))?;
     let mut sender = Command::new(std::env::current_exe()?)
-        .arg(megabytes.to_string())
-        .arg(buffer)
-        .arg(address.to_string())
+        .args([bytes, rounds, chunk].map(|number| number.to_string()))
+        .args([way, &address.to_string()])
         .spawn()?;
-    let mut link = listener.accept(deadline)?;
-    let mut sink = Warm(HostMemory::new());
-    let warm_up = link.recv(&mut sink, deadline)?;
+    let mut link = listener.accept(deadline())?;
+    let mut memory = PageBuffer::new(bytes as usize)?;
+    let warm_up = link.recv(&mut memory, deadline())?;
     let mut times = Vec::new();
-    for _ in 0..ROUNDS {
-        let before = Instant::now();
-        link.recv(&mut sink, deadline)?;
+    let mut receiving = Duration::ZERO;
+    for _ in 0..rounds {
+        let (before, cpu) = (Instant::now(), cpu()?);
+        let region = link.recv(&mut memory, deadline())?.region();
+        receiving += self::cpu()? - cpu;
+        look(region.span(&mut memory)?);
         times.push(before.elapsed());
     }
     sender.wait()?;
     times.sort();
     println!(
-        "{megabytes} MB, {}: best {:.1?}, median {:.1?}",
+        "{bytes} bytes, {}: best {:.1?}, median {:.1?}; recv {:.1?} of processor time",
         warm_up.receipt().method(),
         times[0],
-        times[ROUNDS / 2]
+        times[times.len() / 2],
+        receiving / rounds as u32
     );
     Ok(())
+}
+
+fn send(
+    bytes: u64,
+    rounds: u64,
+    options: &Options,
+    address: &Address,
+) -> Result<(), Box<dyn Error>> {
+    let mut link = connect(address, "measure", options, deadline())?;
+    let mut memory = PageBuffer::new(bytes as usize)?;
+    let region = Region::new(0, bytes);
+    let mut sending = Duration::ZERO;
+    for round in 0..=rounds {
+        fill(region.span(&mut memory)?, round as u8);
+        let before = cpu()?;
+        link.send(Payload::given(&mut memory, region)?, deadline())?;
+        if round > 0 {
+            sending += cpu()? - before;
+        }
+    }
+    link.close(deadline())?;
+    println!("    send {:.1?} of processor time", sending / rounds as u32);
+    Ok(())
+}
+
+/// Processor time of this process so far.
+fn cpu() -> nix::Result<Duration> {
+    let usage = getrusage(UsageWho::RUSAGE_SELF)?;
+    let spent = [usage.user_time(), usage.system_time()];
+    Ok(spent
+        .into_iter()
+        .map(|time| Duration::from_micros((time.tv_sec() * 1_000_000 + time.tv_usec()) as u64))
+        .sum())
+}
+
+/// What a function does before it gives a payload away.
+fn fill(mut span: Span<'_>, value: u8) {
+    let block = [value; 64 << 10];
+    while !span.is_empty() {
+        let written = span.copy_from_slice(&block);
+        span = span.split_at(written).1;
+    }
+}
+
+/// What a function does at the least with one that it got.
+fn look(mut span: Span<'_>) {
+    let mut byte = [0];
+    while !span.is_empty() {
+        span.copy_to_slice(&mut byte);
+        std::hint::black_box(byte);
+        span = span.split_at(PAGE_SIZE).1;
+    }
 }

@@ -13,5 +13,5 @@ mod wire;
 pub use address::{Address, AddressError};
 pub use link::{connect, pair, Link};
 pub use listener::Listener;
-pub use options::Options;
+pub use options::{Options, Preference};
 pub use wire::{Peer, UnixWire};

@@ -5,8 +5,9 @@ use crate::sys;
 use nix::poll::{ppoll, PollFd, PollFlags};
 use nix::sys::socket::{getsockopt, setsockopt, sockopt};
 use nix::sys::time::TimeSpec;
-use roadrunner_core::stream::Wire;
-use roadrunner_core::{Deadline, Span, TransferError};
+use roadrunner_core::stream::{write_frame, Carried, Start, Wire};
+use roadrunner_core::{Deadline, Payload, Span, TransferError};
+use roadrunner_mem::Pump;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::{fmt, io};
@@ -48,10 +49,15 @@ impl fmt::Display for Peer {
 }
 
 /// A connected UNIX stream socket whose peer may be there. Payloads go straight from and into linear memory.
+///
+/// It belongs to one function: pages of a payload that was given away and spliced come back, with what was in them, in
+/// exchange for those of a later payload from the same memory.
 #[derive(Debug)]
 pub struct UnixWire {
-    socket: UnixStream,
+    socket: Socket,
     peer: Peer,
+    /// Splices what it can, if that is asked for.
+    pump: Option<Pump>,
 }
 
 impl UnixWire {
@@ -66,10 +72,9 @@ impl UnixWire {
     pub fn new(socket: UnixStream, options: &Options) -> Result<Self, TransferError> {
         let set_up = || -> io::Result<Peer> {
             socket.set_nonblocking(true)?;
-            if let Some(bytes) = options.buffer_bytes() {
-                setsockopt(&socket, sockopt::SndBuf, &bytes)?;
-                setsockopt(&socket, sockopt::RcvBuf, &bytes)?;
-            }
+            let bytes = options.buffer_bytes();
+            setsockopt(&socket, sockopt::SndBuf, &bytes)?;
+            setsockopt(&socket, sockopt::RcvBuf, &bytes)?;
             Peer::of(&socket)
         };
         let peer = set_up().map_err(|source| TransferError::Io {
@@ -82,34 +87,17 @@ impl UnixWire {
                 "the peer is {peer}, and only uid {allowed} is allowed"
             )));
         }
-        Ok(Self { socket, peer })
+        Ok(Self {
+            socket: Socket(socket),
+            peer,
+            pump: options.pump(),
+        })
     }
 
     /// Who is at the other end.
     #[must_use]
     pub fn peer(&self) -> Peer {
         self.peer
-    }
-
-    /// Repeats `operation` until it does something other than wait, or the deadline passes.
-    fn patiently(
-        &self,
-        events: PollFlags,
-        deadline: Deadline,
-        mut operation: impl FnMut(BorrowedFd<'_>) -> io::Result<usize>,
-    ) -> io::Result<usize> {
-        loop {
-            match operation(self.socket.as_fd()) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    if deadline.has_passed() {
-                        return Err(io::ErrorKind::TimedOut.into());
-                    }
-                    wait(&mut [PollFd::new(self.socket.as_fd(), events)], deadline)?;
-                }
-                done => return done,
-            }
-        }
     }
 }
 
@@ -124,6 +112,65 @@ pub(crate) fn wait(events: &mut [PollFd<'_>], deadline: Deadline) -> io::Result<
 
 impl Wire for UnixWire {
     fn read(&mut self, into: Span<'_>, deadline: Deadline) -> io::Result<usize> {
+        self.socket.read(into, deadline)
+    }
+
+    fn write(&mut self, head: &[u8], body: Span<'_>, deadline: Deadline) -> io::Result<usize> {
+        self.socket.write(head, body, deadline)
+    }
+
+    fn carry(
+        &mut self,
+        start: Start,
+        payload: &mut Payload<'_>,
+        sent: &mut u64,
+        deadline: Deadline,
+    ) -> Result<Carried, TransferError> {
+        if let Some(pump) = &mut self.pump {
+            let spliced = pump.carry(&mut self.socket, start, payload, sent, deadline)?;
+            if let Some(carried) = spliced {
+                return Ok(carried);
+            }
+        }
+        write_frame(self, start, payload.span()?, sent, deadline)
+    }
+
+    fn acknowledged(&mut self, sequence: u64) {
+        if let Some(pump) = &mut self.pump {
+            pump.acknowledge(sequence);
+        }
+    }
+}
+
+/// The socket itself: what reads, writes and waits.
+#[derive(Debug)]
+struct Socket(UnixStream);
+
+impl Socket {
+    /// Repeats `operation` until it does something other than wait, or the deadline passes.
+    fn patiently(
+        &self,
+        events: PollFlags,
+        deadline: Deadline,
+        mut operation: impl FnMut(BorrowedFd<'_>) -> io::Result<usize>,
+    ) -> io::Result<usize> {
+        loop {
+            match operation(self.0.as_fd()) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    if deadline.has_passed() {
+                        return Err(io::ErrorKind::TimedOut.into());
+                    }
+                    wait(&mut [PollFd::new(self.0.as_fd(), events)], deadline)?;
+                }
+                done => return done,
+            }
+        }
+    }
+}
+
+impl Wire for Socket {
+    fn read(&mut self, into: Span<'_>, deadline: Deadline) -> io::Result<usize> {
         self.patiently(PollFlags::POLLIN, deadline, |socket| {
             sys::recv(socket, into)
         })
@@ -133,6 +180,12 @@ impl Wire for UnixWire {
         self.patiently(PollFlags::POLLOUT, deadline, |socket| {
             sys::send(socket, head, body)
         })
+    }
+}
+
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
     }
 }
 

@@ -4,25 +4,40 @@ use roadrunner_core::stream::INLINE_LIMIT;
 use roadrunner_core::testing::{
     say_hello, soon, ByHand, Case, Expected, Fixture, InFlight, Missing, Stranger,
 };
-use roadrunner_core::{conformance, Method, DEFAULT_LIMIT};
-use roadrunner_uds::{connect, pair, Address, Link, Listener, Options, UnixWire};
+use roadrunner_core::{conformance, LinearMemory, Method, DEFAULT_LIMIT};
+use roadrunner_mem::{PageBuffer, PAGE_SIZE};
+use roadrunner_uds::{connect, pair, Address, Link, Listener, Options, Preference, UnixWire};
 use std::ops::RangeInclusive;
 use std::os::unix::net::UnixStream;
 use std::thread;
 
 conformance!(inline, Unix(Method::Inline));
 conformance!(write, Unix(Method::Write));
-conformance!(splice, skipped: "payloads are not spliced over UNIX sockets yet");
+conformance!(splice, Unix(Method::Splice));
 conformance!(segment, skipped: "segments are not passed over UNIX sockets yet");
+
+/// Bytes from which payloads are spliced here.
+const SPLICE_FROM: u64 = 64 << 10;
+const PAGE: u64 = PAGE_SIZE as u64;
 
 /// UNIX sockets, by one of the methods.
 struct Unix(Method);
 
-fn method(len: u64) -> Method {
-    if len <= INLINE_LIMIT {
-        Method::Inline
-    } else {
-        Method::Write
+impl Unix {
+    fn options(&self) -> Options {
+        let preference = match self.0 {
+            Method::Splice => Preference::Splice,
+            _ => Preference::Write,
+        };
+        Options::default()
+            .prefer(preference)
+            .splice_from(SPLICE_FROM)
+    }
+
+    fn splices(&self, case: Case) -> bool {
+        let start = case.offset.next_multiple_of(PAGE);
+        let end = (case.offset + case.len) / PAGE * PAGE;
+        self.0 == Method::Splice && case.given && case.len >= SPLICE_FROM && start < end
     }
 }
 
@@ -34,19 +49,23 @@ impl Fixture for Unix {
     }
 
     fn open(&self, limit: u64) -> (Link, Link) {
-        pair("test", &Options::default().limit(limit)).expect("a pair")
+        pair("test", &self.options().limit(limit)).expect("a pair")
     }
 
     fn expected(&self, case: Case) -> Expected {
-        // Into the kernel and out of it; an empty payload is copied by nobody.
+        // Out of the kernel, and into it unless it is spliced; an empty payload is copied by nobody.
         let copies = u8::from(case.len > 0);
-        Expected::by(method(case.len), copies, 2 * copies)
+        match case.len {
+            _ if self.splices(case) => Expected::by(Method::Splice, 0, 1),
+            0..=INLINE_LIMIT => Expected::by(Method::Inline, copies, 2 * copies),
+            _ => Expected::by(Method::Write, copies, 2 * copies),
+        }
     }
 
-    /// The system's buffer (`net.core.wmem_default`, 208 KiB), in which each message counts for more than its bytes.
+    /// The socket's buffer, which the system doubles and in which each message counts for more than its bytes.
     fn in_flight(&self) -> InFlight {
         InFlight {
-            bytes: 1 << 20,
+            bytes: 2 << 20,
             messages: 4096,
         }
     }
@@ -54,8 +73,13 @@ impl Fixture for Unix {
     fn lengths(&self) -> RangeInclusive<u64> {
         match self.0 {
             Method::Inline => 0..=INLINE_LIMIT,
+            Method::Splice => SPLICE_FROM..=DEFAULT_LIMIT,
             _ => INLINE_LIMIT + 1..=DEFAULT_LIMIT,
         }
+    }
+
+    fn source(&self, len: u64) -> Box<dyn LinearMemory + Send> {
+        Box::new(PageBuffer::new(len as usize).expect("memory"))
     }
 
     fn holds_descriptors(&self) -> bool {
@@ -64,7 +88,7 @@ impl Fixture for Unix {
 
     fn by_hand(&self, limit: u64) -> Result<ByHand<Link>, Missing> {
         let (ours, mut theirs) = UnixStream::pair().expect("sockets");
-        let wire = UnixWire::new(ours, &Options::default()).expect("our own uid");
+        let wire = UnixWire::new(ours, &self.options()).expect("our own uid");
         let link = thread::scope(|scope| {
             let hand = scope.spawn(|| say_hello(&mut theirs, "by hand").expect("hello"));
             let link = Link::accept(wire, limit, soon()).expect("hello");
@@ -77,20 +101,20 @@ impl Fixture for Unix {
     /// Processes of another user: this one, to an end that lets only another in.
     fn strangers(&self) -> Result<Vec<Stranger<Link>>, Missing> {
         let ours = nix::unistd::geteuid().as_raw();
-        let someone = Options::default().uid(ours + 1);
+        let someone = self.options().uid(ours + 1);
         let paired = pair("stranger", &someone).map(|(a, _)| a);
 
         let name = format!("roadrunner-stranger-{}-{}", std::process::id(), self.name());
         let address = Address::abstract_name(name).expect("short");
         let mut listener = Listener::bind(address.clone(), someone.clone()).expect("a free name");
         let (connected, accepted) = thread::scope(|scope| {
-            let connecting = scope.spawn(|| connect(&address, "me", &Options::default(), soon()));
+            let connecting = scope.spawn(|| connect(&address, "me", &self.options(), soon()));
             let accepted = listener.accept(soon());
             (connecting.join().expect("no panic"), accepted)
         });
 
         drop(listener);
-        let _listener = Listener::bind(address.clone(), Options::default()).expect("free again");
+        let _listener = Listener::bind(address.clone(), self.options()).expect("free again");
         let listening = connect(&address, "me", &someone, soon());
         Ok(vec![
             ("a socket of another user".to_owned(), paired),

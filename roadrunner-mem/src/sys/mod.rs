@@ -1,7 +1,9 @@
-//! The unsafe code of this crate: mappings, and the exchange of their pages.
+//! The unsafe code of this crate: mappings, the exchange of their pages, and pipes that refer to them.
 
 mod exchange;
 mod offer;
+mod pipe;
+mod signal;
 #[cfg(test)]
 mod tests;
 
@@ -10,6 +12,8 @@ pub(crate) use exchange::faults;
 pub use exchange::Exchanged;
 pub(crate) use exchange::{swap_bytes, Movable, Pages};
 pub(crate) use offer::{Ending, Offer};
+pub(crate) use pipe::vmsplice;
+pub(crate) use signal::SigpipeBlocked;
 
 use nix::libc;
 use roadrunner_core::{Backing, LinearMemory, Region, Sink, Span, TransferError};

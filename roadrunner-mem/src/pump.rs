@@ -1,4 +1,4 @@
-//! Payloads carried by reference: pages taken from the guest, and spliced through a pipe into the socket.
+//! Payloads carried by reference: pages taken from the guest, and spliced through a pipe into a socket.
 //!
 //! `splice(2)` returns as soon as the socket refers to the pages, long before the receiver has read them; on one host
 //! the receiver reads the very pages. So the guest must not have them any more: they change places with those of a buffer
@@ -9,25 +9,31 @@
 //! spliced from there, and the receipt counts that copy: to write them from the guest's memory they would have to be
 //! copied back there and then into the socket.
 
-use crate::options::{Options, Preference};
-use crate::sys::{vmsplice, SigpipeBlocked};
-use crate::wire::TcpWire;
-use nix::fcntl::{fcntl, FcntlArg, OFlag};
-use nix::unistd::pipe2;
-use roadrunner_core::stream::{write_all, write_frame, Carried, Start};
+mod pipe;
+
+pub use pipe::Pipes;
+
+use crate::pages::exchange;
+use crate::sys::{Exchanged, PageBuffer, SigpipeBlocked, PAGE};
+use nix::fcntl::{splice, SpliceFFlags};
+use nix::poll::{ppoll, PollFd, PollFlags};
+use nix::sys::time::TimeSpec;
+use pipe::Pipe;
+use roadrunner_core::stream::{write_all, Carried, Start, Wire};
 use roadrunner_core::{
     Backing, Deadline, LinearMemory, Method, Payload, Region, Span, TransferError,
 };
-use roadrunner_mem::{exchange, Exchanged, PageBuffer, PAGE_SIZE};
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 
-/// What a wire keeps from one spliced payload to the next.
+/// Splices payloads of one function into a socket, and keeps what that takes from one payload to the next. For
+/// implementers of [`Wire`].
+///
+/// Pages of a payload come back, with what was in them, in exchange for those of a later payload from the same memory.
 #[derive(Debug)]
-pub(crate) struct Splicer {
-    from: Option<u64>,
-    chunk: usize,
-    pipe: Option<Pipe>,
+pub struct Pump {
+    from: u64,
+    pipes: Pipes,
     /// The pages of a payload that has not been acknowledged yet.
     in_flight: Option<(u64, Taken)>,
     /// The pages of one that has.
@@ -105,68 +111,121 @@ impl Taken {
     }
 }
 
-impl Splicer {
-    pub(crate) fn new(options: &Options, loopback: bool) -> Self {
-        let splices = match options.preference {
-            Preference::Auto => !loopback,
-            Preference::Write => false,
-            Preference::Splice => true,
-        };
+impl Pump {
+    /// Splices payloads of at least `from` bytes, through pipes of `pipes`.
+    #[must_use]
+    pub fn new(from: u64, pipes: Pipes) -> Self {
         Self {
-            from: splices.then_some(options.splice_from),
-            chunk: options.chunk,
-            pipe: None,
+            from,
+            pipes,
             in_flight: None,
             acknowledged: None,
         }
     }
 
-    pub(crate) fn acknowledge(&mut self, sequence: u64) {
+    /// The peer has received the payload of this number, whole, so that its pages may go back: for
+    /// [`Wire::acknowledged`].
+    pub fn acknowledge(&mut self, sequence: u64) {
         if let Some((_, taken)) = self.in_flight.take_if(|(sent, _)| *sent == sequence) {
             self.acknowledged = Some(taken);
         }
     }
 
+    /// Carries a frame by splicing, if its payload allows that: it has been given away, is long enough, has a whole page,
+    /// and lies in memory that lets its pages go ([`Backing::PrivateAnonymous`]); and the one before has been
+    /// acknowledged. `None`, with the payload where it was, if it does not, or if the system refuses before a byte has
+    /// been sent: write it instead. For [`Wire::carry`], with a `socket` that is what `wire` writes to.
+    ///
+    /// The frame asks for an acknowledgement.
+    ///
+    /// # Errors
+    /// As [`Wire::carry`].
+    pub fn carry<W: Wire + AsFd>(
+        &mut self,
+        wire: &mut W,
+        start: Start,
+        payload: &mut Payload<'_>,
+        sent: &mut u64,
+        deadline: Deadline,
+    ) -> Result<Option<Carried>, TransferError> {
+        let Some(region) = self.whole_pages(payload) else {
+            return Ok(None);
+        };
+        let Some(ready) = self.prepare(payload, region) else {
+            return Ok(None);
+        };
+        self.carry_spliced(wire, start, payload, ready, sent, deadline)
+            .map(Some)
+    }
+
     /// The whole pages of a payload that can be spliced and is worth it.
     fn whole_pages(&self, payload: &mut Payload<'_>) -> Option<Region> {
-        let from = self.from?;
         if self.in_flight.is_some()
             || !payload.is_given()
-            || payload.len() < from
+            || payload.len() < self.from
             || payload.memory().backing() != Backing::PrivateAnonymous
         {
             return None;
         }
         // The base is page-aligned, by the contract of that backing.
-        let page = PAGE_SIZE as u64;
+        let page = PAGE as u64;
         let start = payload.region().offset().checked_next_multiple_of(page)?;
         let end = payload.region().end()? / page * page;
         let len = end.checked_sub(start).filter(|len| *len > 0)?;
         Some(Region::new(start, len))
     }
 
-    fn ready_pipe(&mut self) -> io::Result<Pipe> {
-        match self.pipe.take() {
-            Some(pipe) => Ok(pipe),
-            None => Pipe::new(self.chunk),
+    /// Does all that the system may refuse before a byte of the frame is out; `None` if it refused, with the payload
+    /// where it was.
+    fn prepare(&mut self, payload: &mut Payload<'_>, region: Region) -> Option<Ready> {
+        let pipe = self.pipes.take().ok()?;
+        let used = self.acknowledged.take();
+        let mut taken = Taken::take(payload.memory(), region, used).ok()?;
+        match pipe.fill(taken.span()) {
+            Ok(in_pipe) => Some(Ready {
+                taken,
+                pipe,
+                in_pipe,
+            }),
+            Err(_) => {
+                // It was whole pages of this memory a moment ago.
+                let _ = taken.put_back(payload.memory());
+                None
+            }
         }
     }
-}
 
-/// Carries a frame, spliced if the payload allows it and written if not.
-pub(crate) fn carry(
-    wire: &mut TcpWire,
-    start: Start,
-    payload: &mut Payload<'_>,
-    sent: &mut u64,
-    deadline: Deadline,
-) -> Result<Carried, TransferError> {
-    if let Some(region) = wire.splicer.whole_pages(payload) {
-        if let Some(ready) = prepare(&mut wire.splicer, payload, region) {
-            return carry_spliced(wire, start, payload, ready, sent, deadline);
+    fn carry_spliced<W: Wire + AsFd>(
+        &mut self,
+        wire: &mut W,
+        start: Start,
+        payload: &mut Payload<'_>,
+        mut ready: Ready,
+        sent: &mut u64,
+        deadline: Deadline,
+    ) -> Result<Carried, TransferError> {
+        let (region, carried) = (ready.taken.region, ready.taken.carried());
+        // Both less than a page, except when the payload is.
+        let before = (region.offset() - payload.region().offset()) as usize;
+        let (head, rest) = payload.span()?.split_at(before);
+        let tail = rest.split_at(region.len() as usize).1;
+        let header = start.header(carried);
+        match send_parts(wire, &header, head, &mut ready, tail, sent, deadline) {
+            Ok(()) => {
+                self.pipes.keep(ready.pipe);
+                self.in_flight = Some((start.sequence(), ready.taken));
+                Ok(carried)
+            }
+            Err(error) => {
+                // The pipe may still refer to pages: it is closed here, not kept.
+                drop(ready.pipe);
+                if *sent == 0 {
+                    ready.taken.put_back(payload.memory())?;
+                }
+                Err(error)
+            }
         }
     }
-    write_frame(wire, start, payload.span()?, sent, deadline)
 }
 
 /// Pages taken, and a pipe that already refers to the first of them.
@@ -176,66 +235,8 @@ struct Ready {
     in_pipe: usize,
 }
 
-/// Does all that the system may refuse before a byte of the frame is out; `None` if it refused, with the payload where
-/// it was.
-fn prepare(splicer: &mut Splicer, payload: &mut Payload<'_>, region: Region) -> Option<Ready> {
-    let pipe = splicer.ready_pipe().ok()?;
-    let used = splicer.acknowledged.take();
-    let mut taken = Taken::take(payload.memory(), region, used).ok()?;
-    match pipe.fill(taken.span()) {
-        Ok(in_pipe) => Some(Ready {
-            taken,
-            pipe,
-            in_pipe,
-        }),
-        Err(_) => {
-            // It was whole pages of this memory a moment ago.
-            let _ = taken.put_back(payload.memory());
-            None
-        }
-    }
-}
-
-fn carry_spliced(
-    wire: &mut TcpWire,
-    start: Start,
-    payload: &mut Payload<'_>,
-    mut ready: Ready,
-    sent: &mut u64,
-    deadline: Deadline,
-) -> Result<Carried, TransferError> {
-    let (region, carried) = (ready.taken.region, ready.taken.carried());
-    // Both less than a page, except when the payload is.
-    let before = (region.offset() - payload.region().offset()) as usize;
-    let (head, rest) = payload.span()?.split_at(before);
-    let tail = rest.split_at(region.len() as usize).1;
-    match send_parts(
-        wire,
-        &start.header(carried),
-        head,
-        &mut ready,
-        tail,
-        sent,
-        deadline,
-    ) {
-        Ok(()) => {
-            wire.splicer.pipe = Some(ready.pipe);
-            wire.splicer.in_flight = Some((start.sequence(), ready.taken));
-            Ok(carried)
-        }
-        Err(error) => {
-            // The pipe may still refer to pages: it is closed here, not kept.
-            drop(ready.pipe);
-            if *sent == 0 {
-                ready.taken.put_back(payload.memory())?;
-            }
-            Err(error)
-        }
-    }
-}
-
-fn send_parts(
-    wire: &mut TcpWire,
+fn send_parts<W: Wire + AsFd>(
+    wire: &mut W,
     header: &[u8],
     head: Span<'_>,
     ready: &mut Ready,
@@ -250,7 +251,7 @@ fn send_parts(
 }
 
 fn send_pages(
-    wire: &TcpWire,
+    socket: &impl AsFd,
     ready: &mut Ready,
     sent: &mut u64,
     deadline: Deadline,
@@ -262,7 +263,7 @@ fn send_pages(
         while in_pipe > 0 {
             // On the last chunk MORE would hold the end of the payload back for up to 200 ms.
             let more = !rest.is_empty();
-            let moved = wire.splice_from(&ready.pipe.reading, in_pipe, more, deadline);
+            let moved = splice_from(&ready.pipe, socket, in_pipe, more, deadline);
             if matches!(&moved, Err(error) if error.kind() == io::ErrorKind::BrokenPipe) {
                 blocked.take_back();
             }
@@ -278,37 +279,35 @@ fn send_pages(
     }
 }
 
-/// A pipe with nothing in it, while it is kept.
-#[derive(Debug)]
-struct Pipe {
-    reading: OwnedFd,
-    writing: OwnedFd,
-    capacity: usize,
-}
-
-impl Pipe {
-    fn new(size: usize) -> io::Result<Self> {
-        let (reading, writing) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
-        // Refused when this user has many large pipes; the default works as well, in smaller steps.
-        let wished = i32::try_from(size).unwrap_or(i32::MAX);
-        let _ = fcntl(&writing, FcntlArg::F_SETPIPE_SZ(wished));
-        let capacity = fcntl(&writing, FcntlArg::F_GETPIPE_SZ)?;
-        Ok(Self {
-            reading,
-            writing,
-            capacity: usize::try_from(capacity).unwrap_or(PAGE_SIZE),
-        })
-    }
-
-    /// Makes the empty pipe refer to the first of `pages`, and says to how many bytes of them.
-    fn fill(&self, pages: Span<'_>) -> io::Result<usize> {
-        let chunk = pages.split_at(self.capacity).0;
-        loop {
-            match vmsplice(self.writing.as_fd(), chunk) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                done => return done,
+/// Moves up to `len` bytes out of a pipe that has as many into a socket that does not wait; `more` follow at once.
+fn splice_from(
+    pipe: &Pipe,
+    socket: &impl AsFd,
+    len: usize,
+    more: bool,
+    deadline: Deadline,
+) -> io::Result<usize> {
+    let mut flags = SpliceFFlags::SPLICE_F_NONBLOCK;
+    flags.set(SpliceFFlags::SPLICE_F_MORE, more);
+    loop {
+        let error = match splice(&pipe.reading, None, socket, None, len, flags) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(moved) => return Ok(moved),
+            Err(errno) => io::Error::from(errno),
+        };
+        match error.kind() {
+            io::ErrorKind::Interrupted => {}
+            io::ErrorKind::WouldBlock => {
+                let Some(left) = deadline.remaining() else {
+                    return Err(io::ErrorKind::TimedOut.into());
+                };
+                let mut events = [PollFd::new(socket.as_fd(), PollFlags::POLLOUT)];
+                match ppoll(&mut events, Some(TimeSpec::from_duration(left)), None) {
+                    Ok(_) | Err(nix::errno::Errno::EINTR) => {}
+                    Err(errno) => return Err(errno.into()),
+                }
             }
+            _ => return Err(error),
         }
     }
 }

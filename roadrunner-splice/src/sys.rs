@@ -1,11 +1,7 @@
-//! The unsafe code of this crate: system calls that move payloads between sockets, pipes and raw memory, and those that
-//! nothing wraps.
+//! The unsafe code of this crate: system calls that move payloads between sockets and raw memory, and those that nothing
+//! wraps.
 //!
 //! They take addresses instead of slices, because a Rust slice would promise that nobody else writes the bytes.
-
-mod signal;
-
-pub(crate) use signal::SigpipeBlocked;
 
 use nix::errno::Errno;
 use nix::libc;
@@ -52,19 +48,6 @@ pub(crate) fn send(socket: BorrowedFd<'_>, head: &[u8], body: Span<'_>) -> io::R
             libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL,
         )
     };
-    usize::try_from(count).map_err(|_| Errno::last().into())
-}
-
-/// `vmsplice(2)` without waiting: the pipe refers to the pages of `pages` from then on, until what was spliced from it
-/// has been read at the far end. Whoever writes to the pages before changes what is read there.
-pub(crate) fn vmsplice(pipe: BorrowedFd<'_>, pages: Span<'_>) -> io::Result<usize> {
-    let part = libc::iovec {
-        iov_base: pages.as_ptr().cast(),
-        iov_len: pages.len(),
-    };
-    // SAFETY: `part` describes the bytes of a Span, which are mapped; the kernel reads them and holds their pages by
-    // references of its own, so that they may be unmapped at any time.
-    let count = unsafe { libc::vmsplice(pipe.as_raw_fd(), &part, 1, libc::SPLICE_F_NONBLOCK) };
     usize::try_from(count).map_err(|_| Errno::last().into())
 }
 
