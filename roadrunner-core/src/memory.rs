@@ -23,8 +23,8 @@ pub enum Backing {
 ///
 /// # Safety
 /// While the implementer is borrowed, `len()` bytes from `base()` on must be one mapped range that stays readable and
-/// writable, and nothing but the borrower may write to it. With [`Backing::PrivateAnonymous`] the range must be what
-/// that variant says, and must be page-aligned at its base.
+/// writable, and nothing but the borrower may write to it. With [`Backing::PrivateAnonymous`] the range, or the region
+/// that was asked about, must be what that variant says, and the range must be page-aligned at its base.
 #[allow(unsafe_code)] // a declaration: what must be proven is proven where it is implemented
 pub unsafe trait LinearMemory {
     /// Where it starts.
@@ -38,8 +38,15 @@ pub unsafe trait LinearMemory {
         self.len() == 0
     }
 
-    /// What may be done with its pages.
+    /// What may be done with all its pages.
     fn backing(&self) -> Backing;
+
+    /// What may be done with the pages of `region`, which need not lie in the memory. The same as with all pages, unless
+    /// some are mapped otherwise than the rest.
+    fn backing_of(&self, region: Region) -> Backing {
+        let _ = region;
+        self.backing()
+    }
 }
 
 /// Where a received payload goes: usually the function's own allocator, behind its linear memory.

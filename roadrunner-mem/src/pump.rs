@@ -160,17 +160,18 @@ impl Pump {
 
     /// The whole pages of a payload that can be spliced and is worth it.
     fn whole_pages(&self, payload: &mut Payload<'_>) -> Option<Region> {
+        let whole = payload.region();
         if self.in_flight.is_some()
             || !payload.is_given()
             || payload.len() < self.from
-            || payload.memory().backing() != Backing::PrivateAnonymous
+            || payload.memory().backing_of(whole) != Backing::PrivateAnonymous
         {
             return None;
         }
         // The base is page-aligned, by the contract of that backing.
         let page = PAGE as u64;
-        let start = payload.region().offset().checked_next_multiple_of(page)?;
-        let end = payload.region().end()? / page * page;
+        let start = whole.offset().checked_next_multiple_of(page)?;
+        let end = whole.end()? / page * page;
         let len = end.checked_sub(start).filter(|len| *len > 0)?;
         Some(Region::new(start, len))
     }

@@ -18,7 +18,7 @@ impl<'m> Movable<'m> {
         memory: &'m mut (dyn LinearMemory + 'm),
         region: Region,
     ) -> Result<Option<Self>, TransferError> {
-        let movable = memory.backing() == Backing::PrivateAnonymous;
+        let movable = memory.backing_of(region) == Backing::PrivateAnonymous;
         let span = region.span(memory)?;
         Ok(movable.then_some(Self(span)))
     }
