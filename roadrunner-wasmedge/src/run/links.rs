@@ -15,8 +15,10 @@ pub(crate) enum Link {
 
 impl Link {
     /// Both ends, for two threads.
-    pub(crate) fn in_memory() -> (Self, Self) {
-        let (here, there) = roadrunner_mem::link(Policy::default());
+    pub(crate) fn in_memory(trusted: bool) -> (Self, Self) {
+        let mut policy = Policy::default();
+        policy.trusted = trusted;
+        let (here, there) = roadrunner_mem::link(policy);
         (Self::Memory(here), Self::Memory(there))
     }
 

@@ -20,7 +20,7 @@ impl Threads {
         let mut inlets: HashMap<String, Vec<(String, Link)>> = HashMap::new();
         for function in &plan.workflow.functions {
             for to in &function.successors {
-                let (here, there) = Link::in_memory();
+                let (here, there) = Link::in_memory(function.trusted.contains(to));
                 let from = function.name.clone();
                 outlets
                     .entry(from.clone())

@@ -39,6 +39,24 @@ fn functions_come_after_their_predecessors() {
 }
 
 #[test]
+fn edges_are_strict_unless_the_file_trusts_them() {
+    let names = &["a", "b", "c"];
+    let edges: &[(&str, &[&str])] = &[("a", &["b", "c"]), ("b", &["c"])];
+    let trusted = |text: &str| {
+        let workflow = parse(text).expect("good");
+        ["a", "b", "c"].map(|name| workflow.function(name).expect("there").trusted.clone())
+    };
+    let text = file(names, edges);
+    assert_eq!(trusted(&text), [vec![], vec![], Vec::<String>::new()]);
+    let no = "trusted = false\n".to_owned() + &text;
+    assert_eq!(trusted(&no), trusted(&text));
+    let one = text.clone() + "[trusted_edges]\na = [\"c\"]\n";
+    assert_eq!(trusted(&one), [vec!["c"], vec![], vec![]]);
+    let all = "trusted = true\n".to_owned() + &text;
+    assert_eq!(trusted(&all), [vec!["b", "c"], vec!["c"], vec![]]);
+}
+
+#[test]
 fn each_mistake_is_named() {
     for (text, words) in [
         (file(&[], &[]), "there is no [[function]]"),
@@ -67,6 +85,18 @@ fn each_mistake_is_named() {
         (
             "deadline_seconds = 0\n".to_owned() + &file(&["a"], &[]),
             "deadline_seconds",
+        ),
+        (
+            file(&["a", "b"], &[("a", &["b"])]) + "[trusted_edges]\nb = [\"a\"]",
+            "[trusted_edges]: there is no edge b -> a",
+        ),
+        (
+            file(&["a"], &[]) + "[trusted_edges]\nx = [\"a\"]",
+            "[trusted_edges]: there is no edge x -> a",
+        ),
+        (
+            "trusted = \"yes\"\n".to_owned() + &file(&["a"], &[]),
+            "invalid type",
         ),
         (
             "[[function]]\nname = \"a\"\nmodule = \"m\"\noutput = \"../x\"".to_owned(),
