@@ -34,7 +34,7 @@ pub(crate) fn decode(file: &[u8]) -> Result<Buffer, Error> {
     }
     let info = decoder.info().ok_or_else(|| damaged("no header"))?;
     let size = Size::new(info.width.into(), info.height.into())?;
-    let mut reply = picture::blank(size)?;
+    let mut reply = picture::unpainted(size)?;
     let (_, pixels) = picture::parse_mut(&mut reply)?;
     let start = if printing { pixels.len() / 4 } else { 0 };
     if decoder.output_buffer_size() != Some(pixels.len() - start) {

@@ -32,7 +32,7 @@ pub(crate) fn decode(file: &[u8]) -> Result<Buffer, Error> {
     let size = Size::new(header.width, header.height)?;
     let mut reader = decoder.read_info().map_err(fault)?;
 
-    let mut reply = picture::blank(size)?;
+    let mut reply = picture::unpainted(size)?;
     let (_, pixels) = picture::parse_mut(&mut reply)?;
     match reader.output_color_type().0 {
         ColorType::Rgba => {

@@ -330,6 +330,52 @@ fn a_picture_that_is_too_large_is_refused_before_it_is_made() {
 }
 
 /// The checksum of a PNG chunk (PNG specification, annex D), bit by bit.
+/// Large enough for a slot.
+const LARGE: (usize, usize) = (640, 450);
+
+/// Decodes into a slot whose every byte was `before`.
+fn decode_over(before: u8, file: &[u8]) -> Result<Buffer, Error> {
+    let mut slot = roadrunner_guest::loan(picture::HEADER + LARGE.0 * LARGE.1 * 4).expect("memory");
+    slot.fill(before);
+    let address = slot.as_ptr();
+    drop(slot);
+    let picture = decode(Buffer::from(file.to_vec()))?;
+    assert_eq!(picture.as_ptr(), address, "another buffer");
+    Ok(picture)
+}
+
+/// Pictures are decoded into memory that an earlier picture lay in.
+fn nothing_is_left_of_an_earlier_picture(file: &[u8]) -> bool {
+    match (decode_over(0x55, file), decode_over(0xaa, file)) {
+        (Ok(once), Ok(again)) => once[..] == again[..],
+        (Err(once), Err(again)) => once.to_string() == again.to_string(),
+        _ => false,
+    }
+}
+
+#[test]
+fn every_pixel_is_painted() {
+    let (width, height) = LARGE;
+    for kind in KINDS {
+        assert!(
+            nothing_is_left_of_an_earlier_picture(&jpeg(kind, width, height)),
+            "{kind:?}"
+        );
+    }
+    for (colours, channels) in [
+        (ColorType::Rgba, 4),
+        (ColorType::Rgb, 3),
+        (ColorType::GrayscaleAlpha, 2),
+        (ColorType::Grayscale, 1),
+    ] {
+        let data: Vec<u8> = (0..width * height * channels)
+            .map(|at| (at * 7 % 253) as u8)
+            .collect();
+        let file = png(width as u32, height as u32, colours, BitDepth::Eight, &data);
+        assert!(nothing_is_left_of_an_earlier_picture(&file), "{colours:?}");
+    }
+}
+
 fn crc(bytes: &[u8]) -> u32 {
     !bytes.iter().fold(u32::MAX, |crc, byte| {
         (0..8).fold(crc ^ u32::from(*byte), |crc, _| {
@@ -358,6 +404,22 @@ proptest! {
         if let Ok((width, height, pixels)) = try_decode(&file) {
             prop_assert_eq!(width as usize * height as usize * 4, pixels.len());
         }
+    }
+
+    #[test]
+    fn damage_shows_nothing_of_an_earlier_picture(
+        kind in prop::sample::select(&KINDS[..]),
+        changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6),
+    ) {
+        let mut file = jpeg(kind, LARGE.0, LARGE.1);
+        let frame = file.windows(2).position(|mark| mark[0] == 0xff && matches!(mark[1], 0xc0..=0xc2)).expect("a frame");
+        for (at, byte) in changes {
+            let at = at.index(file.len());
+            if !(frame + 5..frame + 9).contains(&at) {
+                file[at] = byte;
+            }
+        }
+        prop_assert!(nothing_is_left_of_an_earlier_picture(&file));
     }
 
     #[test]

@@ -11,7 +11,7 @@
 //! Nothing follows the last row. The header fills a cache line, so that the pixels of an aligned payload are aligned for
 //! vector instructions.
 
-use roadrunner_guest::{Buffer, OutOfMemory};
+use roadrunner_guest::{loan, Buffer, OutOfMemory};
 
 /// The length of the header in bytes.
 pub const HEADER: usize = 64;
@@ -159,10 +159,26 @@ fn check(payload: &[u8]) -> Result<Size, Error> {
 /// [`Error::OutOfMemory`].
 pub fn blank(size: Size) -> Result<Buffer, Error> {
     let mut payload = Buffer::zeroed(HEADER + size.pixels())?;
+    write_header(&mut payload, size);
+    Ok(payload)
+}
+
+/// A picture on loan from the host, as a payload, every pixel of which is still to be painted: what they are is
+/// unspecified.
+///
+/// # Errors
+/// [`Error::OutOfMemory`].
+pub fn unpainted(size: Size) -> Result<Buffer, Error> {
+    let mut payload = loan(HEADER + size.pixels())?;
+    write_header(&mut payload, size);
+    Ok(payload)
+}
+
+fn write_header(payload: &mut [u8], size: Size) {
+    payload[..HEADER].fill(0);
     payload[..8].copy_from_slice(&MAGIC);
     payload[8..12].copy_from_slice(&size.width.to_le_bytes());
     payload[12..16].copy_from_slice(&size.height.to_le_bytes());
-    Ok(payload)
 }
 
 #[cfg(test)]
@@ -185,6 +201,16 @@ mod tests {
         );
         parse_mut(&mut payload).expect("a picture").1.fill(9);
         assert_eq!(parse(&payload).expect("a picture").1, [9; 24]);
+    }
+
+    #[test]
+    fn an_unpainted_picture_has_a_header_whatever_was_there_before() {
+        let size = Size::new(700, 500).expect("a size");
+        for _ in 0..3 {
+            let mut payload = unpainted(size).expect("memory");
+            assert_eq!(parse(&payload).expect("a picture").0, size);
+            payload.fill(0xff);
+        }
     }
 
     #[test]
