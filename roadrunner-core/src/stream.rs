@@ -2,21 +2,46 @@
 //!
 //! The crates for UNIX sockets and for TCP each bring a wire; a test brings one that breaks in every way. The state
 //! machine is this one for all of them.
+//!
+//! A program with an event loop of its own opens a link by an [`Opening`] and uses it by
+//! [`try_send`](StreamLink::try_send) and [`try_recv`](StreamLink::try_recv), which never wait.
 
 use crate::deadline::Deadline;
 use crate::error::TransferError;
-use crate::frame::{FrameError, Header, Hello, Kind, HEADER_LEN};
-use crate::memory::{preferred_alignment, Sink};
+use crate::frame::{Header, Kind};
+use crate::memory::Sink;
 use crate::payload::Payload;
 use crate::receipt::{Delivery, Receipt};
 use crate::region::{Region, Span};
 use crate::transfer::Transfer;
+use receiving::{Arriving, Incoming};
 use std::collections::VecDeque;
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
+mod opening;
+mod receiving;
 mod wire;
 
-pub use wire::{write_all, write_frame, Carried, Start, Wire, INLINE_LIMIT};
+pub use opening::Opening;
+pub use wire::{read_all, write_all, write_frame, Carried, Start, Wire, INLINE_LIMIT};
+
+/// What a descriptor has to be ready for: to be read, to be written to, or either.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct Wants {
+    /// To be read.
+    pub read: bool,
+    /// To be written to.
+    pub write: bool,
+}
+
+impl Wants {
+    const WRITE: Self = Self {
+        read: false,
+        write: true,
+    };
+}
 
 /// One end of a link over a byte stream.
 #[derive(Debug)]
@@ -27,18 +52,26 @@ pub struct StreamLink<W> {
     next_out: u64,
     next_in: u64,
     unacknowledged: VecDeque<u64>,
+    /// A payload that is partly sent.
+    sending: Option<Sending>,
+    /// Frames without a payload that are not sent yet.
+    unsaid: Vec<u8>,
     incoming: Incoming,
+    /// A payload that is partly here.
+    arriving: Option<Arriving>,
     sent_end: bool,
     got_end: bool,
+    /// What the last operation that timed out was waiting for.
+    wants: Wants,
     broken: bool,
 }
 
-/// The header that is coming in: bytes of it, or all of it while its payload waits to be received.
-#[derive(Debug, Default)]
-struct Incoming {
-    bytes: [u8; HEADER_LEN],
-    filled: usize,
-    data: Option<(Header, Carried)>,
+/// A payload of which `sent` bytes of its frame are out, at least one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Sending {
+    base: usize,
+    region: Region,
+    sent: u64,
 }
 
 impl<W: Wire> StreamLink<W> {
@@ -53,12 +86,7 @@ impl<W: Wire> StreamLink<W> {
         limit: u64,
         deadline: Deadline,
     ) -> Result<Self, TransferError> {
-        let hello = Hello::new(limit, name)?;
-        let mut link = Self::fresh(wire, name.to_owned(), limit);
-        link.write(&hello.encode(), deadline)?;
-        let theirs = link.read_hello(deadline)?;
-        link.limit = limit.min(theirs.limit());
-        Ok(link)
+        Opening::connect(wire, name, limit)?.open(deadline)
     }
 
     /// Opens a link from the side that accepted; its name is the one that the peer says.
@@ -66,12 +94,7 @@ impl<W: Wire> StreamLink<W> {
     /// # Errors
     /// As [`connect`](Self::connect).
     pub fn accept(wire: W, limit: u64, deadline: Deadline) -> Result<Self, TransferError> {
-        let mut link = Self::fresh(wire, String::new(), limit);
-        let theirs = link.read_hello(deadline)?;
-        link.write(&Hello::new(limit, theirs.name())?.encode(), deadline)?;
-        link.limit = limit.min(theirs.limit());
-        link.name = theirs.name().to_owned();
-        Ok(link)
+        Opening::accept(wire, limit).open(deadline)
     }
 
     fn fresh(wire: W, name: String, limit: u64) -> Self {
@@ -82,9 +105,13 @@ impl<W: Wire> StreamLink<W> {
             next_out: 0,
             next_in: 0,
             unacknowledged: VecDeque::new(),
+            sending: None,
+            unsaid: Vec::new(),
             incoming: Incoming::default(),
+            arriving: None,
             sent_end: false,
             got_end: false,
+            wants: Wants::default(),
             broken: false,
         }
     }
@@ -114,124 +141,79 @@ impl<W: Wire> StreamLink<W> {
         self.incoming.data.is_some()
     }
 
-    fn write(&mut self, bytes: &[u8], deadline: Deadline) -> Result<(), TransferError> {
+    /// What to wait for before what could not be done without waiting is tried again.
+    #[must_use]
+    pub fn wants(&self) -> Wants {
+        self.wants
+    }
+
+    /// Sends a payload as far as that goes without waiting. `None` if it is not out yet: call again with the same
+    /// payload, unchanged, when the descriptor is ready for what [`wants`](Self::wants) says. Only then, or if
+    /// nothing of it was sent when the link is dropped, is the payload free to be used again.
+    ///
+    /// # Errors
+    /// As [`send`](Transfer::send). An error of the kind [`InvalidInput`](io::ErrorKind::InvalidInput) if another payload
+    /// is partly sent, which may still be completed.
+    pub fn try_send(&mut self, payload: Payload<'_>) -> Result<Option<Receipt>, TransferError> {
+        or_wait(self.go_on_sending(payload, Deadline::now()))
+    }
+
+    /// Receives the next payload as far as that goes without waiting. `None` if it is not here yet: call again, with the
+    /// same sink, when the descriptor is ready for what [`wants`](Self::wants) says.
+    ///
+    /// In between a region of the sink may be reserved and partly filled; [`abandon`](Self::abandon) releases it.
+    ///
+    /// # Errors
+    /// As [`recv`](Transfer::recv).
+    pub fn try_recv(&mut self, sink: &mut dyn Sink) -> Result<Option<Delivery>, TransferError> {
+        or_wait(self.go_on_receiving(sink, Deadline::now()))
+    }
+
+    /// Closes this end, as [`close`](Transfer::close) does, as far as that goes without waiting. `false` if the end is not
+    /// out or not everything is acknowledged yet: call again when the descriptor is ready for what
+    /// [`wants`](Self::wants) says.
+    ///
+    /// # Errors
+    /// As [`close`](Transfer::close).
+    pub fn try_close(&mut self) -> Result<bool, TransferError> {
+        or_wait(self.close(Deadline::now())).map(|closed| closed.is_some())
+    }
+
+    /// Gives up a payload that [`try_recv`](Self::try_recv) has begun to receive into this sink. If there is one the link is
+    /// broken.
+    pub fn abandon(&mut self, sink: &mut dyn Sink) {
+        if let Some(arriving) = self.arriving.take() {
+            sink.release(arriving.region);
+            self.broken = true;
+        }
+    }
+
+    /// Sends frames without a payload that are due, if they do not have to wait for the payload that is partly sent.
+    fn say(&mut self, deadline: Deadline) -> Result<(), TransferError> {
+        if self.unsaid.is_empty() {
+            return Ok(());
+        }
+        self.wants = Wants::WRITE;
+        if self.sending.is_some() {
+            return Err(TransferError::Timeout);
+        }
         let mut sent = 0;
-        write_all(&mut self.wire, bytes, Span::empty(), &mut sent, deadline)
-    }
-
-    fn read_hello(&mut self, deadline: Deadline) -> Result<Hello, TransferError> {
-        let mut bytes = [0; HEADER_LEN];
-        self.read_exact(Span::from_slice(&mut bytes), 0, deadline)?;
-        let header = Header::decode(&bytes)?;
-        let mut body = vec![0; Hello::body_len(&header)?];
-        self.read_exact(Span::from_slice(&mut body), HEADER_LEN, deadline)?;
-        Ok(Hello::decode_body(&body)?)
-    }
-
-    /// Fills `into`, after `before` bytes of the same frame.
-    fn read_exact(
-        &mut self,
-        mut into: Span<'_>,
-        before: usize,
-        deadline: Deadline,
-    ) -> Result<(), TransferError> {
-        let expected = (before + into.len()) as u64;
-        while !into.is_empty() {
-            let got = match self.wire.read(into, deadline) {
-                Ok(count) => count,
-                Err(error) => match TransferError::from_io("read from the link", error) {
-                    // Reset instead of shut down: to the receiver the same.
-                    TransferError::PeerClosed => 0,
-                    other => return Err(other),
-                },
-            };
-            if got == 0 {
-                let got = expected - into.len() as u64;
-                return Err(match got {
-                    0 => TransferError::PeerClosed,
-                    _ => TransferError::Truncated { got, expected },
-                });
-            }
-            into = into.split_at(got).1;
-        }
-        Ok(())
-    }
-
-    /// Reads one header, or goes on reading one that an earlier call did not get whole.
-    fn read_header(&mut self, deadline: Deadline) -> Result<Header, TransferError> {
-        while self.incoming.filled < HEADER_LEN {
-            let rest = Span::from_slice(&mut self.incoming.bytes[self.incoming.filled..]);
-            let error = match self.wire.read(rest, deadline) {
-                Ok(0) => TransferError::PeerClosed,
-                Ok(count) => {
-                    self.incoming.filled += count;
-                    continue;
-                }
-                Err(error) => TransferError::from_io("read from the link", error),
-            };
-            return Err(match error {
-                TransferError::PeerClosed if self.incoming.filled > 0 => TransferError::Truncated {
-                    got: self.incoming.filled as u64,
-                    expected: HEADER_LEN as u64,
-                },
-                other => other,
-            });
-        }
-        self.incoming.filled = 0;
-        Ok(Header::decode(&self.incoming.bytes)?)
-    }
-
-    /// Takes in one frame that is not the body of a payload. A payload's header is kept in `incoming.data`.
-    fn take_frame(&mut self, deadline: Deadline) -> Result<(), TransferError> {
-        let header = self.read_header(deadline)?;
-        if self.got_end && !matches!(header.kind, Kind::Acknowledgement) {
-            return Err(FrameError::Unexpected("a frame after the end").into());
-        }
-        match header.kind {
-            Kind::Hello => Err(FrameError::Unexpected("a second hello").into()),
-            Kind::End => {
-                self.got_end = true;
-                Ok(())
-            }
-            Kind::Acknowledgement => {
-                if self.unacknowledged.pop_front() != Some(header.sequence) {
-                    return Err(
-                        FrameError::Unexpected("an acknowledgement of what was not sent").into(),
-                    );
-                }
-                self.wire.acknowledged(header.sequence);
-                Ok(())
-            }
-            Kind::Data {
-                method,
-                copies,
-                acknowledge,
-            } => {
-                if header.sequence != self.next_in {
-                    return Err(FrameError::Unexpected("a payload out of order").into());
-                }
-                if header.length > self.limit {
-                    return Err(TransferError::TooLarge {
-                        len: header.length,
-                        limit: self.limit,
-                    });
-                }
-                self.next_in += 1;
-                let carried = Carried {
-                    method,
-                    copies,
-                    acknowledge,
-                };
-                self.incoming.data = Some((header, carried));
-                Ok(())
-            }
-        }
+        let said = write_all(
+            &mut self.wire,
+            &self.unsaid,
+            Span::empty(),
+            &mut sent,
+            deadline,
+        );
+        // Never more than there were.
+        self.unsaid.drain(..sent as usize);
+        said
     }
 
     /// Takes acknowledgements until no more than `left` payloads are without one.
     fn settle(&mut self, left: usize, deadline: Deadline) -> Result<(), TransferError> {
         // Behind the header of a payload lies its body: acknowledgements beyond it have to wait for recv.
-        while self.incoming.data.is_none() && !self.unacknowledged.is_empty() {
+        while !self.has_body_ahead() && !self.unacknowledged.is_empty() {
             let wait = if self.unacknowledged.len() > left {
                 deadline
             } else {
@@ -243,9 +225,15 @@ impl<W: Wire> StreamLink<W> {
             }
         }
         if self.unacknowledged.len() > left {
+            self.wants = self.reading();
             return Err(TransferError::Timeout);
         }
         Ok(())
+    }
+
+    /// Whether what comes next on the stream belongs to a payload, so that only a receive can read it.
+    fn has_body_ahead(&self) -> bool {
+        self.incoming.data.is_some() || self.arriving.is_some()
     }
 
     fn start_send(&mut self, len: u64, deadline: Deadline) -> Result<(), TransferError> {
@@ -258,82 +246,18 @@ impl<W: Wire> StreamLink<W> {
                 limit: self.limit,
             });
         }
+        let said = self.say(deadline);
+        self.judge(said)?;
         let left = self.wire.window().saturating_sub(1);
         match self.settle(left, deadline) {
             // It lies behind a payload that this end has to receive first. Nobody can wait for that here.
-            Err(TransferError::Timeout) if self.has_pending() => Ok(()),
+            Err(TransferError::Timeout) if self.has_body_ahead() => Ok(()),
             settled => self.judge(settled),
         }
     }
 
-    fn recv_body(
-        &mut self,
-        sink: &mut dyn Sink,
-        region: Region,
-        len: u64,
-        deadline: Deadline,
-    ) -> Result<(), TransferError> {
-        let span = region.span(sink.memory())?;
-        if span.len() as u64 != len {
-            return Err(TransferError::NoRoom {
-                len,
-                reason: format!("{} bytes were reserved", span.len()),
-            });
-        }
-        self.read_exact(span, HEADER_LEN, deadline)
-    }
-
-    fn recv_payload(
-        &mut self,
-        sink: &mut dyn Sink,
-        deadline: Deadline,
-    ) -> Result<Delivery, TransferError> {
-        let (header, carried) = loop {
-            if let Some(data) = self.incoming.data.take() {
-                break data;
-            }
-            if self.got_end {
-                return Err(TransferError::Closed);
-            }
-            let taken = self.take_frame(deadline);
-            self.judge(taken)?;
-        };
-        // From here on the body is on its way: whatever goes wrong, the stream is out of step.
-        self.broken = true;
-        let len = header.length;
-        let region = sink.reserve(len, preferred_alignment(len))?;
-        if let Err(error) = self.recv_body(sink, region, len, deadline) {
-            sink.release(region);
-            return Err(error);
-        }
-        self.broken = false;
-        if carried.acknowledge {
-            let acknowledgement = Header {
-                kind: Kind::Acknowledgement,
-                sequence: header.sequence,
-                length: 0,
-            };
-            // The payload is here, whole; a peer that cannot be told so is the next operation's trouble. One that is gone
-            // may have left more, and its end, before it went.
-            let told = self.write(&acknowledgement.encode(), deadline);
-            self.broken = !matches!(told, Ok(()) | Err(TransferError::PeerClosed));
-        }
-        let copies = carried.copies.saturating_add(u8::from(len > 0));
-        Ok(Delivery::new(
-            region,
-            Receipt::new(len, carried.method, copies),
-        ))
-    }
-
-    /// Anything but a deadline between two frames leaves the link broken.
-    fn judge<T>(&mut self, result: Result<T, TransferError>) -> Result<T, TransferError> {
-        self.broken |= !matches!(result, Ok(_) | Err(TransferError::Timeout));
-        result
-    }
-}
-
-impl<W: Wire> Transfer for StreamLink<W> {
-    fn send(
+    /// Sends a payload, or goes on with it. If the deadline passes with some of it sent, `sending` says so.
+    fn go_on_sending(
         &mut self,
         mut payload: Payload<'_>,
         deadline: Deadline,
@@ -341,14 +265,32 @@ impl<W: Wire> Transfer for StreamLink<W> {
         if self.broken {
             return Err(TransferError::Broken);
         }
-        self.start_send(payload.len(), deadline)?;
+        let mut now = Sending {
+            base: payload.memory().base().as_ptr() as usize,
+            region: payload.region(),
+            sent: 0,
+        };
+        match self.sending {
+            Some(Sending { sent, .. }) => now.sent = sent,
+            None => self.start_send(payload.len(), deadline)?,
+        }
+        if self.sending.is_some_and(|earlier| earlier != now) {
+            return Err(TransferError::Io {
+                doing: "send a payload while another is partly sent",
+                source: io::ErrorKind::InvalidInput.into(),
+            });
+        }
         let start = Start {
             sequence: self.next_out,
             len: payload.len(),
         };
-        let mut sent = 0;
-        match self.wire.carry(start, &mut payload, &mut sent, deadline) {
+        self.wants = Wants::WRITE;
+        match self
+            .wire
+            .carry(start, &mut payload, &mut now.sent, deadline)
+        {
             Ok(carried) => {
+                self.sending = None;
                 self.next_out += 1;
                 if carried.acknowledge {
                     self.unacknowledged.push_back(start.sequence);
@@ -356,17 +298,40 @@ impl<W: Wire> Transfer for StreamLink<W> {
                 Ok(Receipt::new(start.len, carried.method, carried.copies))
             }
             Err(error) => {
-                self.broken |= sent > 0;
+                self.sending = (now.sent > 0).then_some(now);
                 self.judge(Err(error))
             }
         }
     }
 
+    /// Anything but a deadline leaves the link broken.
+    fn judge<T>(&mut self, result: Result<T, TransferError>) -> Result<T, TransferError> {
+        self.broken |= !matches!(result, Ok(_) | Err(TransferError::Timeout));
+        result
+    }
+}
+
+/// `None` for what would have to wait.
+fn or_wait<T>(result: Result<T, TransferError>) -> Result<Option<T>, TransferError> {
+    match result {
+        Err(TransferError::Timeout) => Ok(None),
+        other => other.map(Some),
+    }
+}
+
+impl<W: Wire> Transfer for StreamLink<W> {
+    fn send(&mut self, payload: Payload<'_>, deadline: Deadline) -> Result<Receipt, TransferError> {
+        let sent = self.go_on_sending(payload, deadline);
+        self.broken |= matches!(sent, Err(TransferError::Timeout)) && self.sending.is_some();
+        sent
+    }
+
     fn recv(&mut self, sink: &mut dyn Sink, deadline: Deadline) -> Result<Delivery, TransferError> {
-        if self.broken {
-            return Err(TransferError::Broken);
+        let received = self.go_on_receiving(sink, deadline);
+        if matches!(received, Err(TransferError::Timeout)) {
+            self.abandon(sink);
         }
-        self.recv_payload(sink, deadline)
+        received
     }
 
     /// Waits, beyond what the contract asks, for the acknowledgements of what was sent: a TCP socket that is dropped with
@@ -381,20 +346,13 @@ impl<W: Wire> Transfer for StreamLink<W> {
                 sequence: 0,
                 length: 0,
             };
-            let mut sent = 0;
-            let written = write_all(
-                &mut self.wire,
-                &end.encode(),
-                Span::empty(),
-                &mut sent,
-                deadline,
-            );
-            self.broken |= written.is_err() && sent > 0;
-            self.judge(written)?;
+            self.unsaid.extend(end.encode());
             self.sent_end = true;
         }
+        let said = self.say(deadline);
+        self.judge(said)?;
         match self.settle(0, deadline) {
-            Err(TransferError::Timeout) if self.has_pending() => Ok(()),
+            Err(TransferError::Timeout) if self.has_body_ahead() => Ok(()),
             settled => self.judge(settled),
         }
     }

@@ -38,6 +38,8 @@ pub struct Pump {
     in_flight: Option<(u64, Taken)>,
     /// The pages of one that has.
     acknowledged: Option<Taken>,
+    /// A payload that is partly sent.
+    partly: Option<Ready>,
 }
 
 /// Between ranges at the same distance from this boundary, whole page tables move.
@@ -120,6 +122,7 @@ impl Pump {
             pipes,
             in_flight: None,
             acknowledged: None,
+            partly: None,
         }
     }
 
@@ -148,14 +151,17 @@ impl Pump {
         sent: &mut u64,
         deadline: Deadline,
     ) -> Result<Option<Carried>, TransferError> {
-        let Some(region) = self.whole_pages(payload) else {
-            return Ok(None);
+        // What is partly written goes on being written.
+        let ready = match self.partly.take() {
+            None if *sent == 0 => self.prepare(payload),
+            partly => partly,
         };
-        let Some(ready) = self.prepare(payload, region) else {
-            return Ok(None);
-        };
-        self.carry_spliced(wire, start, payload, ready, sent, deadline)
-            .map(Some)
+        match ready {
+            Some(ready) => self
+                .carry_spliced(wire, start, payload, ready, sent, deadline)
+                .map(Some),
+            None => Ok(None),
+        }
     }
 
     /// The whole pages of a payload that can be spliced and is worth it.
@@ -176,9 +182,10 @@ impl Pump {
         Some(Region::new(start, len))
     }
 
-    /// Does all that the system may refuse before a byte of the frame is out; `None` if it refused, with the payload
-    /// where it was.
-    fn prepare(&mut self, payload: &mut Payload<'_>, region: Region) -> Option<Ready> {
+    /// Does all that the system may refuse before a byte of the frame is out; `None` if it refused or the payload is none
+    /// to splice, with the payload where it was.
+    fn prepare(&mut self, payload: &mut Payload<'_>) -> Option<Ready> {
+        let region = self.whole_pages(payload)?;
         let pipe = self.pipes.take().ok()?;
         let used = self.acknowledged.take();
         let mut taken = Taken::take(payload.memory(), region, used).ok()?;
@@ -186,6 +193,7 @@ impl Pump {
             Ok(in_pipe) => Some(Ready {
                 taken,
                 pipe,
+                spliced: 0,
                 in_pipe,
             }),
             Err(_) => {
@@ -205,23 +213,22 @@ impl Pump {
         sent: &mut u64,
         deadline: Deadline,
     ) -> Result<Carried, TransferError> {
-        let (region, carried) = (ready.taken.region, ready.taken.carried());
-        // Both less than a page, except when the payload is.
-        let before = (region.offset() - payload.region().offset()) as usize;
-        let (head, rest) = payload.span()?.split_at(before);
-        let tail = rest.split_at(region.len() as usize).1;
-        let header = start.header(carried);
-        match send_parts(wire, &header, head, &mut ready, tail, sent, deadline) {
+        let carried = ready.taken.carried();
+        match ready.send_frame(wire, &start.header(carried), payload, sent, deadline) {
             Ok(()) => {
                 self.pipes.keep(ready.pipe);
                 self.in_flight = Some((start.sequence(), ready.taken));
                 Ok(carried)
             }
-            Err(error) => {
-                // The pipe may still refer to pages: it is closed here, not kept.
+            Err(error) if *sent == 0 => {
+                // The pipe still refers to pages: it is closed here, not kept.
                 drop(ready.pipe);
-                if *sent == 0 {
-                    ready.taken.put_back(payload.memory())?;
+                ready.taken.put_back(payload.memory())?;
+                Err(error)
+            }
+            Err(error) => {
+                if matches!(error, TransferError::Timeout) {
+                    self.partly = Some(ready);
                 }
                 Err(error)
             }
@@ -229,54 +236,67 @@ impl Pump {
     }
 }
 
-/// Pages taken, and a pipe that already refers to the first of them.
+/// Pages taken, and how far they are sent.
+#[derive(Debug)]
 struct Ready {
     taken: Taken,
     pipe: Pipe,
+    /// Bytes that have gone through the pipe.
+    spliced: usize,
+    /// Bytes that are in it.
     in_pipe: usize,
 }
 
-fn send_parts<W: Wire + AsFd>(
-    wire: &mut W,
-    header: &[u8],
-    head: Span<'_>,
-    ready: &mut Ready,
-    tail: Span<'_>,
-    sent: &mut u64,
-    deadline: Deadline,
-) -> Result<(), TransferError> {
-    write_all(wire, header, head, sent, deadline)?;
-    send_pages(wire, ready, sent, deadline)
-        .map_err(|error| TransferError::from_io("splice to the link", error))?;
-    write_all(wire, &[], tail, sent, deadline)
-}
+impl Ready {
+    /// Goes on with a frame of which `sent` bytes are out: the header and what lies before the pages, the pages, and what
+    /// lies behind them.
+    fn send_frame<W: Wire + AsFd>(
+        &mut self,
+        wire: &mut W,
+        header: &[u8],
+        payload: &mut Payload<'_>,
+        sent: &mut u64,
+        deadline: Deadline,
+    ) -> Result<(), TransferError> {
+        let pages = self.taken.region;
+        // Both less than a page, except when the payload is.
+        let before = (pages.offset() - payload.region().offset()) as usize;
+        let (head, rest) = payload.span()?.split_at(before);
+        let tail = rest.split_at(pages.len() as usize).1;
+        if self.spliced == 0 {
+            write_all(wire, header, head, sent, deadline)?;
+        }
+        let (in_front, spliced) = ((header.len() + head.len()) as u64, self.spliced);
+        let through = self.send_pages(wire, deadline);
+        *sent += (self.spliced - spliced) as u64;
+        through.map_err(|error| TransferError::from_io("splice to the link", error))?;
+        let mut of_tail = *sent - in_front - pages.len();
+        let written = write_all(wire, &[], tail, &mut of_tail, deadline);
+        *sent = in_front + pages.len() + of_tail;
+        written
+    }
 
-fn send_pages(
-    socket: &impl AsFd,
-    ready: &mut Ready,
-    sent: &mut u64,
-    deadline: Deadline,
-) -> io::Result<()> {
-    let blocked = SigpipeBlocked::new()?;
-    let mut in_pipe = ready.in_pipe;
-    let mut rest = ready.taken.span().split_at(in_pipe).1;
-    loop {
-        while in_pipe > 0 {
+    fn send_pages(&mut self, socket: &impl AsFd, deadline: Deadline) -> io::Result<()> {
+        let blocked = SigpipeBlocked::new()?;
+        loop {
+            let (_, rest) = self.taken.span().split_at(self.spliced + self.in_pipe);
             // On the last chunk MORE would hold the end of the payload back for up to 200 ms.
             let more = !rest.is_empty();
-            let moved = splice_from(&ready.pipe, socket, in_pipe, more, deadline);
+            if self.in_pipe == 0 {
+                if rest.is_empty() {
+                    return Ok(());
+                }
+                self.in_pipe = self.pipe.fill(rest)?;
+                continue;
+            }
+            let moved = splice_from(&self.pipe, socket, self.in_pipe, more, deadline);
             if matches!(&moved, Err(error) if error.kind() == io::ErrorKind::BrokenPipe) {
                 blocked.take_back();
             }
             let moved = moved?;
-            in_pipe -= moved;
-            *sent += moved as u64;
+            self.in_pipe -= moved;
+            self.spliced += moved;
         }
-        if rest.is_empty() {
-            return Ok(());
-        }
-        in_pipe = ready.pipe.fill(rest)?;
-        rest = rest.split_at(in_pipe).1;
     }
 }
 

@@ -1,8 +1,12 @@
 //! The state machine over a pair of in-memory pipes that deliver as little, or as wrongly, as a test wants.
 
+mod trying;
+
 use super::*;
+use crate::frame::{FrameError, HEADER_LEN};
 use crate::memory::HostMemory;
 use crate::receipt::Method;
+use crate::region::Region;
 use crate::DEFAULT_LIMIT;
 use proptest::prelude::*;
 use std::cell::RefCell;
@@ -17,6 +21,8 @@ struct Pipe {
     ended: bool,
     /// Bytes that still get through before the writer dies.
     life: Option<usize>,
+    /// Bytes that it holds at most.
+    capacity: Option<usize>,
 }
 
 /// Never waits: what cannot be done at once has timed out.
@@ -57,6 +63,12 @@ impl Wire for TestWire {
             }
             count = count.min(*life);
             *life -= count;
+        }
+        if let Some(capacity) = pipe.capacity {
+            count = count.min(capacity.saturating_sub(pipe.bytes.len()));
+            if count == 0 {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
         }
         pipe.bytes.extend(&all[..count]);
         Ok(count)
@@ -343,7 +355,9 @@ fn an_acknowledgement_of_nothing_is_refused() {
         length: 0,
     };
     b.wire.writing.borrow_mut().bytes.clear();
-    b.write(&acknowledgement.encode(), soon()).expect("room");
+    b.wire
+        .write(&acknowledgement.encode(), Span::empty(), soon())
+        .expect("room");
     assert!(matches!(
         send(&mut a, b"two"),
         Err(TransferError::Protocol(FrameError::Unexpected(_)))

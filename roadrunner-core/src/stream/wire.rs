@@ -3,9 +3,10 @@
 use crate::deadline::Deadline;
 use crate::error::TransferError;
 use crate::frame::{Header, Kind, HEADER_LEN};
+use crate::memory::Sink;
 use crate::payload::Payload;
 use crate::receipt::Method;
-use crate::region::Span;
+use crate::region::{Region, Span};
 use std::io;
 
 /// A reliable, ordered stream of bytes in both directions, with deadlines.
@@ -29,6 +30,9 @@ pub trait Wire {
     /// counts the bytes that the peer may have seen, also when this fails. If it fails with none sent, a given payload
     /// is where it was.
     ///
+    /// After [`Timeout`](TransferError::Timeout) with some sent it may be called again for the same frame, `sent` being
+    /// what it was, to go on from there.
+    ///
     /// The default writes, [`Inline`](Method::Inline) or as [`Write`](Method::Write) by size.
     ///
     /// # Errors
@@ -41,6 +45,31 @@ pub trait Wire {
         deadline: Deadline,
     ) -> Result<Carried, TransferError> {
         write_frame(self, start, payload.span()?, sent, deadline)
+    }
+
+    /// Brings the payload of a frame whose header has been read into `region` of the sink's memory, which has its length,
+    /// and says how many times the CPU copied it on this side, the kernel's copies included. `got` counts the bytes
+    /// that have come.
+    ///
+    /// After [`Timeout`](TransferError::Timeout) it may be called again for the same frame, `got` being what it was, to
+    /// go on from there.
+    ///
+    /// The default reads the bytes from the stream, whatever the method is.
+    ///
+    /// # Errors
+    /// [`Truncated`](TransferError::Truncated) at the end of the stream, [`OutOfBounds`](TransferError::OutOfBounds) if the
+    /// region does not lie within the memory, others as [`read`](Self::read).
+    fn bring(
+        &mut self,
+        _carried: Carried,
+        sink: &mut dyn Sink,
+        region: Region,
+        got: &mut u64,
+        deadline: Deadline,
+    ) -> Result<u8, TransferError> {
+        read_all(self, region.span(sink.memory())?, HEADER_LEN, got, deadline)?;
+        // Out of the socket's buffer; an empty payload is copied by nobody.
+        Ok(u8::from(!region.is_empty()))
     }
 
     /// The peer has received the payload of this sequence number, which was carried with `acknowledge` set.
@@ -140,25 +169,67 @@ pub fn write_frame<W: Wire + ?Sized>(
     Ok(carried)
 }
 
-/// Writes all of `head` and `body`, counting in `sent` what the peer may have seen.
+/// Writes what follows the first `sent` bytes of `head` and `body`, counting in `sent` what the peer may have seen.
 ///
 /// # Errors
 /// As [`Wire::write`].
 pub fn write_all<W: Wire + ?Sized>(
     wire: &mut W,
-    mut head: &[u8],
-    mut body: Span<'_>,
+    head: &[u8],
+    body: Span<'_>,
     sent: &mut u64,
     deadline: Deadline,
 ) -> Result<(), TransferError> {
-    while !head.is_empty() || !body.is_empty() {
+    let all = (head.len() + body.len()) as u64;
+    while *sent < all {
+        // Less than the length of both.
+        let done = *sent as usize;
+        let of_head = done.min(head.len());
+        let (_, body) = body.split_at(done - of_head);
         let written = wire
-            .write(head, body, deadline)
+            .write(&head[of_head..], body, deadline)
             .map_err(|error| TransferError::from_io("write to the link", error))?;
         *sent += written as u64;
-        let of_head = written.min(head.len());
-        head = &head[of_head..];
-        body = body.split_at(written - of_head).1;
+    }
+    Ok(())
+}
+
+/// Fills what follows the first `got` bytes of `into`, counting in `got` what has come. They follow `before` bytes of
+/// the same frame.
+///
+/// # Errors
+/// At the end of the stream [`PeerClosed`](TransferError::PeerClosed) if nothing of the frame has come, and
+/// [`Truncated`](TransferError::Truncated) if something has; others as [`Wire::read`].
+pub fn read_all<W: Wire + ?Sized>(
+    wire: &mut W,
+    into: Span<'_>,
+    before: usize,
+    got: &mut u64,
+    deadline: Deadline,
+) -> Result<(), TransferError> {
+    let expected = into.len() as u64;
+    while *got < expected {
+        // Less than the length of a span.
+        let (_, rest) = into.split_at(*got as usize);
+        let count = match wire.read(rest, deadline) {
+            Ok(count) => count,
+            Err(error) => match TransferError::from_io("read from the link", error) {
+                // Reset instead of shut down: to the receiver the same.
+                TransferError::PeerClosed => 0,
+                other => return Err(other),
+            },
+        };
+        if count == 0 {
+            let before = before as u64;
+            return Err(match before + *got {
+                0 => TransferError::PeerClosed,
+                got => TransferError::Truncated {
+                    got,
+                    expected: before + expected,
+                },
+            });
+        }
+        *got += count as u64;
     }
     Ok(())
 }
