@@ -3,6 +3,7 @@
 use crate::doorbell::{locked, Doorbell};
 use crate::pages::{Staged, Used};
 use crate::policy::Policy;
+use crate::slots::SharedPayload;
 use crate::sys::{Ending, Offer};
 use roadrunner_core::{Deadline, TransferError};
 use std::collections::VecDeque;
@@ -17,6 +18,8 @@ pub(crate) enum Message {
     Staged(Staged),
     /// A payload that is still in the sender's memory.
     Offer(Arc<Offer>),
+    /// A payload in a segment.
+    Shared(SharedPayload),
 }
 
 impl Message {
@@ -25,6 +28,7 @@ impl Message {
             Self::Inline(bytes) => bytes.len() as u64,
             Self::Staged(staged) => staged.len(),
             Self::Offer(offer) => offer.len() as u64,
+            Self::Shared(payload) => payload.len(),
         }
     }
 

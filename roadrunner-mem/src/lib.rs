@@ -8,6 +8,8 @@ mod maps;
 mod pages;
 mod policy;
 mod pump;
+mod segment;
+mod slots;
 #[allow(unsafe_code)]
 mod sys;
 mod transfer;
@@ -17,6 +19,8 @@ pub use link::{link, Link};
 pub use pages::exchange;
 pub use policy::Policy;
 pub use pump::{Pipes, Pump};
+pub use segment::Segment;
+pub use slots::{Released, SharedPayload, SlotOptions, SlotReport, Slots, Trust};
 pub use sys::{Exchanged, PageBuffer};
 pub use transfer::transfer;
 

@@ -5,6 +5,7 @@ use crate::doorbell::Doorbell;
 use crate::lane::{Lane, Message};
 use crate::pages::{exchangeable, Staged};
 use crate::policy::Policy;
+use crate::slots::{self, SharedPayload, Slots, Trust};
 use crate::sys::{Ending, Offer};
 use crate::transfer::receive_into;
 use roadrunner_core::memory::preferred_alignment;
@@ -17,11 +18,13 @@ use std::sync::Arc;
 #[must_use]
 pub fn link(policy: Policy) -> (Link, Link) {
     let policy = Arc::new(policy);
+    let trust = policy.trusted.then(Trust::new);
     let (there, back) = (Arc::new(Lane::default()), Arc::new(Lane::default()));
     let end = |outgoing: &Arc<Lane>, incoming: &Arc<Lane>| Link {
         outgoing: outgoing.clone(),
         incoming: incoming.clone(),
         policy: policy.clone(),
+        trust,
         closed: false,
         broken: false,
     };
@@ -42,6 +45,7 @@ pub struct Link {
     outgoing: Arc<Lane>,
     incoming: Arc<Lane>,
     policy: Arc<Policy>,
+    trust: Option<Trust>,
     closed: bool,
     broken: bool,
 }
@@ -59,6 +63,71 @@ impl Link {
     /// the place of an earlier bell.
     pub fn hang(&self, bell: &Doorbell) {
         self.incoming.hang(bell);
+    }
+
+    /// Sends a payload that was [handed over](Slots::hand_over) or [shared](Slots::share). It stays the caller's as well, to
+    /// be sent by other links, or dropped.
+    ///
+    /// # Errors
+    /// As for [`send`](Transfer::send); [`Refused`](TransferError::Refused) for one that belongs to another trusted
+    /// link.
+    pub fn send_shared(
+        &mut self,
+        payload: &SharedPayload,
+        deadline: Deadline,
+    ) -> Result<Receipt, TransferError> {
+        self.check_send(payload.len())?;
+        if !payload.may_go(self.trust) {
+            return Err(TransferError::Refused(
+                "the payload was handed over for another link, whose receiver still reaches it"
+                    .to_owned(),
+            ));
+        }
+        let room = self
+            .outgoing
+            .wait_for_room(payload.len(), &self.policy, deadline);
+        let sent = room.and_then(|()| self.outgoing.push(Message::Shared(payload.again())));
+        self.judge(sent)?;
+        Ok(Receipt::new(
+            payload.len(),
+            payload.method(),
+            payload.copies(),
+        ))
+    }
+
+    /// Receives like [`recv`](Transfer::recv), and maps what was sent by [`send_shared`](Self::send_shared) into the
+    /// sink's memory, whose slots these are. Such a region is given back by [`Slots::release`].
+    ///
+    /// # Errors
+    /// As for [`recv`](Transfer::recv).
+    pub fn recv_with(
+        &mut self,
+        slots: &mut Slots,
+        sink: &mut dyn Sink,
+        deadline: Deadline,
+    ) -> Result<Delivery, TransferError> {
+        if self.broken {
+            return Err(TransferError::Broken);
+        }
+        let received = self.recv_now(Some(slots), sink, deadline);
+        self.judge(received)
+    }
+
+    /// What [`Slots::hand_over`] needs to leave mappings where they are; only a link with a
+    /// [trusted](Policy::trusted) policy has it.
+    #[must_use]
+    pub fn trust(&self) -> Option<Trust> {
+        self.trust
+    }
+
+    fn check_send(&self, len: u64) -> Result<(), TransferError> {
+        if self.closed {
+            return Err(TransferError::Closed);
+        }
+        if self.broken {
+            return Err(TransferError::Broken);
+        }
+        self.policy.check(len)
     }
 
     fn send_now(
@@ -117,12 +186,28 @@ impl Link {
 
     fn recv_now(
         &mut self,
+        slots: Option<&mut Slots>,
         sink: &mut dyn Sink,
         deadline: Deadline,
     ) -> Result<Delivery, TransferError> {
         loop {
             let message = self.incoming.next(&self.policy, deadline)?;
             let len = message.len();
+            let message = match message {
+                Message::Shared(payload) => {
+                    let (method, before) = (payload.method(), payload.copies());
+                    let (region, copies) = match slots {
+                        Some(slots) => slots.receive(payload, sink, self.trust)?,
+                        None => slots::copy_out(&payload, sink)?,
+                    };
+                    let method = if copies > 0 { Method::Copy } else { method };
+                    return Ok(Delivery::new(
+                        region,
+                        Receipt::new(len, method, before + copies),
+                    ));
+                }
+                other => other,
+            };
             // Ends an offer that nobody takes, also if the sink panics.
             let refusal = Refusal {
                 lane: &self.incoming,
@@ -143,6 +228,7 @@ impl Link {
                     self.incoming.keep(used, &self.policy);
                     Ok(Some(Receipt::new(len, method, copies)))
                 }
+                Message::Shared(_) => unreachable!("returned above"),
                 Message::Offer(offer) => {
                     let taken = offer.take_into(region.span(sink.memory())?);
                     Ok(taken.then(|| Receipt::new(len, Method::Copy, 1)))
@@ -180,13 +266,7 @@ impl Drop for Refusal<'_> {
 
 impl Transfer for Link {
     fn send(&mut self, payload: Payload<'_>, deadline: Deadline) -> Result<Receipt, TransferError> {
-        if self.closed {
-            return Err(TransferError::Closed);
-        }
-        if self.broken {
-            return Err(TransferError::Broken);
-        }
-        self.policy.check(payload.len())?;
+        self.check_send(payload.len())?;
         let sent = self.send_now(payload, deadline);
         self.judge(sent)
     }
@@ -195,7 +275,7 @@ impl Transfer for Link {
         if self.broken {
             return Err(TransferError::Broken);
         }
-        let received = self.recv_now(sink, deadline);
+        let received = self.recv_now(None, sink, deadline);
         self.judge(received)
     }
 

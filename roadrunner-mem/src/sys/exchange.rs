@@ -1,11 +1,14 @@
 //! Pages of two memories change places.
 
+use super::view::Sharing;
 use super::{PageBuffer, PAGE, TABLE};
 use crate::{budget, maps};
 use nix::errno::Errno;
 use nix::libc;
 use roadrunner_core::{Backing, LinearMemory, Region, Span, TransferError};
+use std::io;
 use std::ops::Range;
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr::NonNull;
 
 /// Bytes whose pages may be replaced by others: the only thing that an exchange is made with.
@@ -237,7 +240,7 @@ fn try_swap(ours: Span<'_>, theirs: Span<'_>) -> Result<Exchanged, Errno> {
 }
 
 /// Moves pages to a place of their own, where `like` would need no page table to be rewritten. Cleared ones stay.
-fn take_out(pages: Span<'_>, like: Span<'_>) -> Result<PageBuffer, Errno> {
+pub(super) fn take_out(pages: Span<'_>, like: Span<'_>) -> Result<PageBuffer, Errno> {
     #[cfg(test)]
     faults::next()?;
     let place = free_place(pages.len(), like);
@@ -295,7 +298,7 @@ fn put_in(mut pages: PageBuffer, target: Span<'_>) -> Exchanged {
     }
 }
 
-fn move_over(pages: &PageBuffer, target: Span<'_>) -> Result<(), Errno> {
+pub(super) fn move_over(pages: &PageBuffer, target: Span<'_>) -> Result<(), Errno> {
     #[cfg(test)]
     faults::next()?;
     // SAFETY: the source is `pages`, one mapping that its owner gives up if this succeeds. The target is as many whole
@@ -316,23 +319,41 @@ fn move_over(pages: &PageBuffer, target: Span<'_>) -> Result<(), Errno> {
 }
 
 /// Makes sure that `target` is mapped: the kernel may clear the target of a move before it finds that it cannot go on.
-fn map_again(target: Span<'_>) {
-    // SAFETY: the target is whole pages of a `Movable`, and what they held is elsewhere.
+pub(super) fn map_again(target: Span<'_>) {
+    if map_over(target, None).is_err() {
+        // A live linear memory has a hole that cannot be closed; the next touch would be a SIGSEGV. The range was
+        // mapped a moment ago, so that this takes a kernel that is out of memory for its own records.
+        std::process::abort();
+    }
+}
+
+/// Maps something else, readable and writable, in the place of whole pages that are a `Movable`'s or a buffer's own, and
+/// whose content nobody needs: a segment, or cleared anonymous pages.
+pub(super) fn map_over(
+    target: Span<'_>,
+    segment: Option<(BorrowedFd<'_>, Sharing)>,
+) -> io::Result<()> {
+    let (kind, descriptor) = match segment {
+        Some((descriptor, Sharing::Shared)) => (libc::MAP_SHARED, descriptor.as_raw_fd()),
+        Some((descriptor, Sharing::Private)) => (libc::MAP_PRIVATE, descriptor.as_raw_fd()),
+        None => (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1),
+    };
+    // SAFETY: by what callers promise the range is theirs to replace, and it is mapped without a gap in one step. A
+    // segment is as long as the target and cannot shrink, so that no page of it can be missing.
     let mapped = unsafe {
         libc::mmap(
             target.as_ptr().cast(),
             target.len(),
             libc::PROT_READ | libc::PROT_WRITE,
-            libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED | libc::MAP_NORESERVE,
-            -1,
+            kind | libc::MAP_FIXED | libc::MAP_NORESERVE,
+            descriptor,
             0,
         )
     };
     if mapped == libc::MAP_FAILED {
-        // A live linear memory has a hole that cannot be closed; the next touch would be a SIGSEGV. The range was
-        // mapped a moment ago, so that this takes a kernel that is out of memory for its own records.
-        std::process::abort();
+        return Err(io::Error::last_os_error());
     }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ mod pipe;
 mod signal;
 #[cfg(test)]
 mod tests;
+mod view;
 
 #[cfg(test)]
 pub(crate) use exchange::faults;
@@ -14,6 +15,7 @@ pub(crate) use exchange::{swap_bytes, Movable, Pages};
 pub(crate) use offer::{Ending, Offer};
 pub(crate) use pipe::vmsplice;
 pub(crate) use signal::SigpipeBlocked;
+pub(crate) use view::{Sharing, View};
 
 use nix::libc;
 use roadrunner_core::{Backing, LinearMemory, Region, Sink, Span, TransferError};

@@ -1,0 +1,192 @@
+//! The receiver's side of a slot.
+
+use super::payload::{SharedPayload, Trust};
+use super::{failed, Place, Slots};
+use crate::segment::Segment;
+use crate::sys::{Sharing, View, PAGE};
+use crate::transfer::receive_into;
+use roadrunner_core::memory::preferred_alignment;
+use roadrunner_core::{LinearMemory, Method, Region, Sink, TransferError};
+use std::sync::{Arc, Weak};
+
+/// A view of somebody else's segment.
+#[derive(Debug)]
+pub(super) struct Received {
+    id: u64,
+    segment: Weak<Segment>,
+    sharing: Sharing,
+    /// The mapping, unless it is in its place.
+    view: Option<View>,
+    /// Where in the memory the view is.
+    pub(super) place: Option<Place>,
+    /// What the function holds now.
+    payload: Option<SharedPayload>,
+}
+
+impl Received {
+    fn new(segment: &Arc<Segment>, sharing: Sharing, warm: bool) -> Result<Self, TransferError> {
+        let mut view =
+            View::new(segment, sharing).map_err(|error| failed("map a segment", error))?;
+        if warm {
+            view.warm_up();
+        }
+        Ok(Self {
+            id: segment.id(),
+            segment: Arc::downgrade(segment),
+            sharing,
+            view: Some(view),
+            place: None,
+            payload: None,
+        })
+    }
+
+    pub(super) fn is_held(&self) -> bool {
+        self.payload.is_some()
+    }
+
+    pub(super) fn is_held_at(&self, offset: u64) -> bool {
+        self.is_held() && self.place.is_some_and(|place| place.offset == offset)
+    }
+
+    /// Whether it is in no linear memory.
+    pub(super) fn is_parked(&self) -> bool {
+        self.view.is_some()
+    }
+
+    /// Whether nothing will ever come in it again.
+    pub(super) fn is_orphan(&self) -> bool {
+        self.segment.strong_count() == 0
+    }
+
+    /// Ends what the function holds. Gives the place, if it is free for something else.
+    pub(super) fn release(
+        &mut self,
+        memory: &mut dyn LinearMemory,
+    ) -> Result<Option<Place>, TransferError> {
+        let freed = match self.sharing {
+            Sharing::Shared => None,
+            Sharing::Private => {
+                self.take_out(memory)?;
+                self.place.take()
+            }
+        };
+        // Only now may its sender write to it again.
+        self.payload = None;
+        Ok(freed)
+    }
+
+    fn take_out(&mut self, memory: &mut dyn LinearMemory) -> Result<(), TransferError> {
+        if let (Some(place), None) = (self.place, &self.view) {
+            let taken = View::take(place.span(memory)?);
+            let mut view = taken.map_err(|errno| failed("take a slot out", errno.into()))?;
+            if self.sharing == Sharing::Private {
+                view.refresh();
+            }
+            self.view = Some(view);
+        }
+        Ok(())
+    }
+
+    /// Takes it out of the memory, to be dropped; whether that worked.
+    pub(super) fn clear(&mut self, memory: &mut dyn LinearMemory) -> bool {
+        self.take_out(memory).is_ok()
+    }
+}
+
+/// Brings a payload into the sink's memory: mapped if that can be, else copied. Says where it is, and how many times it was
+/// copied here.
+pub(super) fn receive(
+    slots: &mut Slots,
+    payload: SharedPayload,
+    sink: &mut dyn Sink,
+    trust: Option<Trust>,
+) -> Result<(Region, u8), TransferError> {
+    slots.drop_orphans(sink.memory());
+    let sharing = match payload.trust {
+        Some(_) if payload.trust == trust => Sharing::Shared,
+        _ => Sharing::Private,
+    };
+    let id = payload.segment.id();
+    let ready = |one: &Received| one.id == id && one.sharing == sharing && !one.is_held();
+    let at = match slots.received.iter().position(ready) {
+        Some(at) => at,
+        None => {
+            let warm = payload.method() == Method::Slot;
+            match Received::new(&payload.segment, sharing, warm) {
+                Ok(received) => {
+                    slots.received.push(received);
+                    slots.received.len() - 1
+                }
+                Err(_) => return copy_out(&payload, sink),
+            }
+        }
+    };
+    let region = |place: Place| Region::new(place.offset, payload.len);
+    if let (None, Some(place)) = (&slots.received[at].view, slots.received[at].place) {
+        // A trusted one, where it always is.
+        slots.received[at].payload = Some(payload.again());
+        return Ok((region(place), 0));
+    }
+    let Some(place) = find_place(slots, &payload, sink)? else {
+        return copy_out(&payload, sink);
+    };
+    let received = &mut slots.received[at];
+    let put = match received.view.take() {
+        Some(view) => match place.span(sink.memory()) {
+            Ok(span) => view.put(span),
+            Err(_) => Err(view),
+        },
+        None => Ok(()),
+    };
+    match put {
+        Ok(()) => {
+            received.place = Some(place);
+            received.payload = Some(payload.again());
+            Ok((region(place), 0))
+        }
+        Err(view) => {
+            received.view = Some(view);
+            slots.spare.push(place);
+            copy_out(&payload, sink)
+        }
+    }
+}
+
+/// Whole pages for the segment: kept ones, or new ones from the sink. `None` if a view cannot be there.
+fn find_place(
+    slots: &mut Slots,
+    payload: &SharedPayload,
+    sink: &mut dyn Sink,
+) -> Result<Option<Place>, TransferError> {
+    let len = payload.segment.len();
+    if let Some(at) = slots.spare.iter().position(|place| place.len == len) {
+        return Ok(Some(slots.spare.swap_remove(at)));
+    }
+    let align = preferred_alignment(len as u64).max(PAGE as u64);
+    let region = sink.reserve(len as u64, align)?;
+    let place = Place::of(sink.memory(), region);
+    match place {
+        Ok(Some(place)) if !slots.overlaps(region) && place.len == len => Ok(Some(place)),
+        _ => {
+            sink.release(region);
+            Ok(None)
+        }
+    }
+}
+
+/// Copies a payload out of its segment, for a receiver in whose memory it cannot be mapped.
+pub(crate) fn copy_out(
+    payload: &SharedPayload,
+    sink: &mut dyn Sink,
+) -> Result<(Region, u8), TransferError> {
+    let mut view = View::new(&payload.segment, Sharing::Private)
+        .map_err(|error| failed("map a segment", error))?;
+    let region = sink.reserve(payload.len, preferred_alignment(payload.len))?;
+    receive_into(sink, region, payload.len, |sink| {
+        // The segment is at least as long as the payload: `hand_over` and `share` made it so.
+        let bytes = view.span().split_at(payload.len as usize).0;
+        region.span(sink.memory())?.copy_from(bytes);
+        Ok(())
+    })?;
+    Ok((region, u8::from(payload.len > 0)))
+}
