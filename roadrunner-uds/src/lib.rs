@@ -3,6 +3,7 @@
 #![allow(clippy::needless_doctest_main)]
 
 mod address;
+mod bind;
 mod link;
 mod listener;
 mod options;

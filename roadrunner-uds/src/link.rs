@@ -1,7 +1,7 @@
 //! Links, and the side that connects.
 
 use crate::address::Address;
-use crate::listener::try_connect;
+use crate::bind::try_connect;
 use crate::options::Options;
 use crate::wire::UnixWire;
 use roadrunner_core::stream::StreamLink;

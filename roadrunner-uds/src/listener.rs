@@ -1,29 +1,31 @@
 //! The side that waits to be connected to.
 
 use crate::address::Address;
+use crate::bind::{bind_and_listen, bind_file, SocketFile};
 use crate::link::{at, Link};
 use crate::options::Options;
 use crate::wire::{wait, Peer, UnixWire};
-use nix::errno::Errno;
-use nix::fcntl::{Flock, FlockArg};
 use nix::poll::{PollFd, PollFlags};
-use nix::sys::socket::{bind, connect, listen, socket, AddressFamily, Backlog, SockFlag, SockType};
-use nix::sys::stat::{fchmod, Mode};
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::time::TimeSpec;
+use nix::sys::timer::TimerSetTimeFlags;
+use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags};
+use roadrunner_core::stream::Opening;
 use roadrunner_core::{Deadline, TransferError};
-use std::fs::{self, File};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixListener;
-use std::path::{Path, PathBuf};
 use std::time::Duration;
-use std::{io, thread};
 
-/// Peers that have connected and said nothing yet; more wait in the kernel's queue.
+/// Peers that have connected and not said hello yet.
 const MOST_WAITING: usize = 64;
-/// How long another process may hold the lock on the directory of a socket file.
-const LOCK_TIMEOUT: Duration = Duration::from_secs(2);
+/// What epoll(7) says of the listening socket, and of the timer; peers have other numbers.
+const SOCKET: u64 = 0;
+const TIMER: u64 = 1;
 
 /// A listening UNIX socket. Dropping it removes its socket file.
+///
+/// Its descriptor ([`AsFd`]) becomes readable when [`try_accept`](Self::try_accept) has something to do.
 #[derive(Debug)]
 pub struct Listener {
     // Removed before the socket closes: nobody may take a file for stale and replace it while it is being removed.
@@ -31,13 +33,21 @@ pub struct Listener {
     socket: UnixListener,
     address: Address,
     options: Options,
+    /// The oldest first.
     waiting: Vec<Waiting>,
+    next: u64,
+    /// Watches the socket, all who wait, and the timer.
+    epoll: Epoll,
+    /// Rings when the first of those who wait has waited long enough.
+    timer: TimerFd,
 }
 
-/// A peer that has connected and whose first bytes have not come.
+/// A peer that has connected and not said hello yet.
 #[derive(Debug)]
 struct Waiting {
-    wire: UnixWire,
+    number: u64,
+    opening: Opening<UnixWire>,
+    peer: Peer,
     until: Deadline,
 }
 
@@ -66,12 +76,25 @@ impl Listener {
             };
             at(&address, "listen", error)
         })?;
+        let watch = || -> io::Result<(UnixListener, Epoll, TimerFd)> {
+            let socket = UnixListener::from(socket);
+            let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+            let flags = TimerFlags::TFD_CLOEXEC | TimerFlags::TFD_NONBLOCK;
+            let timer = TimerFd::new(ClockId::CLOCK_MONOTONIC, flags)?;
+            epoll.add(&socket, EpollEvent::new(EpollFlags::EPOLLIN, SOCKET))?;
+            epoll.add(&timer, EpollEvent::new(EpollFlags::EPOLLIN, TIMER))?;
+            Ok((socket, epoll, timer))
+        };
+        let (socket, epoll, timer) = watch().map_err(|error| at(&address, "listen", error))?;
         Ok(Self {
             _file: file,
-            socket: UnixListener::from(socket),
+            socket,
             address,
             options,
             waiting: Vec::new(),
+            next: TIMER + 1,
+            epoll,
+            timer,
         })
     }
 
@@ -83,61 +106,82 @@ impl Listener {
 
     /// Waits for a peer and opens a link with it. The link's name is what the peer calls it.
     ///
-    /// A peer has [`Options::handshake`] for its first word; one that says nothing does not keep others from being
-    /// accepted. One that leaves without a word is no error. An error that a peer causes is that
-    /// peer's alone: the listener goes on.
+    /// A peer has [`Options::handshake`] to say hello; one that says nothing, or half of it, does not keep others from
+    /// being accepted: of 64 that wait one is turned away for the next, the oldest of the process that has most of them.
+    /// One that leaves without a word is no error. An error that a peer causes is that peer's alone: the listener goes
+    /// on.
     ///
     /// # Errors
     /// [`Timeout`](TransferError::Timeout) if nobody came by the deadline. For one peer that came:
-    /// [`Refused`](TransferError::Refused) if it runs as a user who is not allowed or says nothing in its time, or what
-    /// [`Link::accept`] returned.
+    /// [`Refused`](TransferError::Refused) if it runs as a user who is not allowed or does not say hello in its time, or
+    /// what [`Link::accept`] returned.
     pub fn accept(&mut self, deadline: Deadline) -> Result<Link, TransferError> {
         loop {
-            if let Some(peer) = self.next_ready(deadline)? {
-                match self.open(peer, deadline) {
-                    // It only looked whether somebody is here, and left.
-                    Err(TransferError::PeerClosed) => {}
-                    opened => return opened,
-                }
+            if let Some(link) = self.try_accept()? {
+                return Ok(link);
             }
-            self.drop_silent()?;
             if deadline.has_passed() {
                 return Err(TransferError::Timeout);
             }
+            let mut events = [PollFd::new(self.as_fd(), PollFlags::POLLIN)];
+            wait(&mut events, deadline).map_err(|error| at(&self.address, "wait", error))?;
         }
     }
 
-    fn open(&self, peer: Waiting, deadline: Deadline) -> Result<Link, TransferError> {
-        let Waiting { wire, until } = peer;
-        let who = wire.peer();
-        match Link::accept(wire, self.options.limit_bytes(), until.min(deadline)) {
-            Err(TransferError::Timeout) if until < deadline => Err(self.too_slow(who)),
-            opened => opened,
+    /// Opens a link with a peer that has said hello, as [`accept`](Self::accept) does; `None` if there is none now. When
+    /// the descriptor is readable again there may be one.
+    ///
+    /// # Errors
+    /// As [`accept`](Self::accept), and never [`Timeout`](TransferError::Timeout).
+    pub fn try_accept(&mut self) -> Result<Option<Link>, TransferError> {
+        loop {
+            let mut events = [EpollEvent::empty(); 16];
+            let count = match self.epoll.wait(&mut events, EpollTimeout::ZERO) {
+                Ok(0) => return Ok(None),
+                Ok(count) => count,
+                Err(nix::errno::Errno::EINTR) => continue,
+                Err(errno) => return Err(at(&self.address, "wait", errno.into())),
+            };
+            // What is not dealt with is told again.
+            for event in &events[..count] {
+                let link = match event.data() {
+                    SOCKET => self.take_in()?,
+                    TIMER => self.drop_silent().map(|()| None)?,
+                    number => {
+                        let peer = self.waiting.iter().position(|one| one.number == number);
+                        peer.map_or(Ok(None), |index| self.listen_to(index))?
+                    }
+                };
+                if link.is_some() {
+                    return Ok(link);
+                }
+            }
         }
     }
 
-    /// Waits a while; takes in a peer that connected, and hands out one whose first bytes are there.
-    fn next_ready(&mut self, deadline: Deadline) -> Result<Option<Waiting>, TransferError> {
-        let mut events: Vec<_> = self
-            .waiting
-            .iter()
-            .map(|peer| PollFd::new(peer.wire.as_fd(), PollFlags::POLLIN))
-            .collect();
-        if self.waiting.len() < MOST_WAITING {
-            events.push(PollFd::new(self.socket.as_fd(), PollFlags::POLLIN));
-        }
-        let first_to_go = self.waiting.iter().map(|peer| peer.until).min();
-        let until = first_to_go.map_or(deadline, |first| first.min(deadline));
-        wait(&mut events, until).map_err(|error| at(&self.address, "wait", error))?;
-        let ready = events.iter().position(|event| event.any() != Some(false));
-        match ready {
-            Some(index) if index < self.waiting.len() => Ok(Some(self.waiting.remove(index))),
-            Some(_) => self.take_in().map(|()| None),
-            None => Ok(None),
+    /// Hears whether the hello of one who waits is there by now.
+    fn listen_to(&mut self, index: usize) -> Result<Option<Link>, TransferError> {
+        match self.waiting[index].opening.open(Deadline::now()) {
+            Err(TransferError::Timeout) => Ok(None),
+            Ok(link) => {
+                // It may be out of the number already.
+                let _ = self.epoll.delete(&link);
+                self.forget(index)?;
+                Ok(Some(link))
+            }
+            Err(error) => {
+                self.forget(index)?;
+                match error {
+                    // It only looked whether somebody is here, and left.
+                    TransferError::PeerClosed => Ok(None),
+                    error => Err(error),
+                }
+            }
         }
     }
 
-    fn take_in(&mut self) -> Result<(), TransferError> {
+    /// Accepts the next connection. Whoever says hello at once does not wait.
+    fn take_in(&mut self) -> Result<Option<Link>, TransferError> {
         let stream = match self.socket.accept() {
             Ok((stream, _)) => stream,
             // Gone again, or taken by another process that shares the socket.
@@ -149,142 +193,88 @@ impl Listener {
                         | io::ErrorKind::Interrupted
                 ) =>
             {
-                return Ok(())
+                return Ok(None)
             }
             Err(error) => return Err(at(&self.address, "accept", error)),
         };
+        let wire = UnixWire::new(stream, &self.options)?;
+        let (number, peer) = (self.next, wire.peer());
+        self.next += 1;
+        self.epoll
+            .add(&wire, EpollEvent::new(EpollFlags::EPOLLIN, number))
+            .map_err(|errno| at(&self.address, "accept", errno.into()))?;
         self.waiting.push(Waiting {
-            wire: UnixWire::new(stream, &self.options)?,
+            number,
+            opening: Opening::accept(wire, self.options.limit_bytes()),
+            peer,
             until: Deadline::after(self.options.handshake_timeout()),
         });
+        if self.waiting.len() == 1 {
+            self.set_timer()?;
+        }
+        let link = self.listen_to(self.waiting.len() - 1)?;
+        if self.waiting.len() > MOST_WAITING {
+            let index = self.whose_turn_to_go();
+            let peer = self.waiting[index].peer;
+            self.forget(index)?;
+            return Err(TransferError::Refused(format!(
+                "{peer} connected to {} and said nothing while {MOST_WAITING} others waited",
+                self.address
+            )));
+        }
+        Ok(link)
+    }
+
+    /// The oldest of the process that has most places.
+    fn whose_turn_to_go(&self) -> usize {
+        let places = |peer: Peer| self.waiting.iter().filter(|one| one.peer == peer).count();
+        let most = self.waiting.iter().map(|one| places(one.peer)).max();
+        let whose = |one: &Waiting| Some(places(one.peer)) == most;
+        self.waiting.iter().position(whose).unwrap_or(0)
+    }
+
+    /// Removes one who waits; closing its socket takes it out of epoll(7) too.
+    fn forget(&mut self, index: usize) -> Result<(), TransferError> {
+        drop(self.waiting.remove(index));
+        if index == 0 {
+            self.set_timer()?;
+        }
         Ok(())
     }
 
-    fn drop_silent(&mut self) -> Result<(), TransferError> {
-        let Some(index) = self.waiting.iter().position(|peer| peer.until.has_passed()) else {
-            return Ok(());
-        };
-        let peer = self.waiting.remove(index).wire.peer();
-        Err(self.too_slow(peer))
-    }
-
-    fn too_slow(&self, peer: Peer) -> TransferError {
-        TransferError::Refused(format!(
-            "{peer} connected to {} and did not say what it wants within {:?}",
-            self.address,
-            self.options.handshake_timeout()
-        ))
-    }
-}
-
-fn new_socket() -> io::Result<OwnedFd> {
-    Ok(socket(
-        AddressFamily::Unix,
-        SockType::Stream,
-        SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK,
-        None,
-    )?)
-}
-
-/// One attempt to connect, without waiting.
-pub(crate) fn try_connect(address: &Address) -> io::Result<OwnedFd> {
-    let socket = new_socket()?;
-    connect(socket.as_raw_fd(), &address.to_unix()?)?;
-    Ok(socket)
-}
-
-fn bind_and_listen(address: &Address) -> io::Result<OwnedFd> {
-    let socket = new_socket()?;
-    // Before bind, so that the file has these permissions from its first moment on.
-    fchmod(&socket, Mode::S_IRUSR | Mode::S_IWUSR)?;
-    bind(socket.as_raw_fd(), &address.to_unix()?)?;
-    listen(&socket, Backlog::MAXCONN)?;
-    Ok(socket)
-}
-
-fn bind_file(path: &Path, address: &Address) -> io::Result<(OwnedFd, SocketFile)> {
-    let _lock = lock_directory(path.parent().unwrap_or(path))?;
-    let socket = match bind_and_listen(address) {
-        Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
-            remove_if_stale(path, address)?;
-            bind_and_listen(address)?
-        }
-        bound => bound?,
-    };
-    let file = SocketFile::at(path)?;
-    Ok((socket, file))
-}
-
-fn lock_directory(directory: &Path) -> io::Result<Flock<File>> {
-    let deadline = Deadline::after(LOCK_TIMEOUT);
-    let mut file = File::open(directory).map_err(|error| {
-        io::Error::new(
-            error.kind(),
-            format!("its directory cannot be opened: {error}"),
-        )
-    })?;
-    loop {
-        let errno = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-            Ok(lock) => return Ok(lock),
-            Err((unlocked, errno)) => {
-                file = unlocked;
-                errno
+    /// Lets the timer ring when the time of the oldest is over.
+    fn set_timer(&mut self) -> Result<(), TransferError> {
+        const AT_ONCE: Duration = Duration::from_nanos(1);
+        let set = match self.waiting.first() {
+            Some(oldest) => {
+                let left = oldest.until.remaining().unwrap_or(AT_ONCE);
+                let once = Expiration::OneShot(TimeSpec::from_duration(left));
+                self.timer.set(once, TimerSetTimeFlags::empty())
             }
+            None => self.timer.unset(),
         };
-        if errno != Errno::EWOULDBLOCK && errno != Errno::EINTR {
-            return Err(errno.into());
+        set.map_err(|errno| at(&self.address, "set a timer", errno.into()))
+    }
+
+    /// Turns away the oldest if its time is over, and sets the timer for the next one.
+    fn drop_silent(&mut self) -> Result<(), TransferError> {
+        match self.waiting.first() {
+            Some(oldest) if oldest.until.has_passed() => {
+                let peer = oldest.peer;
+                self.forget(0)?;
+                Err(TransferError::Refused(format!(
+                    "{peer} connected to {} and did not say what it wants within {:?}",
+                    self.address,
+                    self.options.handshake_timeout()
+                )))
+            }
+            _ => self.set_timer(),
         }
-        if deadline.has_passed() {
-            return Err(io::Error::new(
-                io::ErrorKind::TimedOut,
-                "another process holds a lock on its directory; choose a directory of your own",
-            ));
-        }
-        thread::sleep(Duration::from_millis(5));
     }
 }
 
-fn remove_if_stale(path: &Path, address: &Address) -> io::Result<()> {
-    if !fs::symlink_metadata(path)?.file_type().is_socket() {
-        return Err(io::Error::new(
-            io::ErrorKind::AlreadyExists,
-            "a file that is no socket is there; remove it or choose another address",
-        ));
-    }
-    match try_connect(address) {
-        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path),
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Err(error),
-        // Connected, or its queue is full: somebody listens.
-        _ => Err(io::ErrorKind::AddrInUse.into()),
-    }
-}
-
-/// A socket file that this process made, removed with this value unless another has taken its place.
-#[derive(Debug)]
-struct SocketFile {
-    path: PathBuf,
-    inode: (u64, u64),
-}
-
-impl SocketFile {
-    fn at(path: &Path) -> io::Result<Self> {
-        Ok(Self {
-            path: path.to_owned(),
-            inode: inode(path)?,
-        })
-    }
-}
-
-fn inode(path: &Path) -> io::Result<(u64, u64)> {
-    let metadata = fs::symlink_metadata(path)?;
-    Ok((metadata.dev(), metadata.ino()))
-}
-
-impl Drop for SocketFile {
-    fn drop(&mut self) {
-        if inode(&self.path).is_ok_and(|now| now == self.inode) {
-            // A directory that has become read-only keeps the file: it is stale, and the next listener replaces it.
-            let _ = fs::remove_file(&self.path);
-        }
+impl AsFd for Listener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.epoll.0.as_fd()
     }
 }

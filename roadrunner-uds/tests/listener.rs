@@ -1,9 +1,11 @@
 //! Listeners, addresses, and who may come in.
 
+use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
 use roadrunner_core::testing::{receive, send, soon};
 use roadrunner_core::{Deadline, Transfer, TransferError};
 use roadrunner_uds::{connect, Address, Link, Listener, Options};
 use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
@@ -225,6 +227,86 @@ fn a_silent_peer_holds_nobody_up() {
     let nobody = listener.accept(Deadline::after(Duration::from_millis(1)));
     assert!(matches!(nobody, Err(TransferError::Timeout)));
     open(&mut listener, "the listener goes on");
+}
+
+/// Accepts a link of this name, whoever else is turned away meanwhile.
+fn accept_among_strangers(listener: &mut Listener, name: &str) -> Link {
+    loop {
+        match listener.accept(soon()) {
+            Ok(link) => {
+                assert_eq!(link.name(), name);
+                return link;
+            }
+            // In vain, or gone in the middle of a word.
+            Err(TransferError::Refused(_) | TransferError::Truncated { .. }) => {}
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+#[test]
+fn strangers_without_number_hold_nobody_up() {
+    let patient = Options::default().handshake(Duration::from_secs(3600));
+    let mut listener = Listener::bind(unique(), patient).expect("bound");
+    let address = listener.address().clone();
+    for said in [&b""[..], b"RR", b"RR\x01\x01\0\0"] {
+        let strangers: Vec<_> = (0..200)
+            .map(|_| {
+                let mut stream = raw(&address);
+                stream.write_all(said).expect("room");
+                stream
+            })
+            .collect();
+        thread::scope(|scope| {
+            let connecting = scope.spawn(|| connect(&address, "talks", &options(), soon()));
+            let mut b = accept_among_strangers(&mut listener, "talks");
+            let mut a = connecting.join().expect("no panic").expect("connected");
+            send(&mut a, b"x", soon()).expect("sent");
+            assert_eq!(receive(&mut b).expect("received").0, b"x");
+        });
+        drop(strangers);
+    }
+}
+
+/// Waits until a descriptor is readable; false if it is not in time.
+fn readable(descriptor: &impl AsFd, time: Duration) -> bool {
+    let mut events = [PollFd::new(descriptor.as_fd(), PollFlags::POLLIN)];
+    let time = PollTimeout::try_from(time).expect("short");
+    poll(&mut events, time).expect("poll") == 1
+}
+
+#[test]
+fn the_descriptor_of_a_listener_says_when_to_accept() {
+    const LONG: Duration = Duration::from_secs(30);
+    let quick = Options::default().handshake(Duration::from_millis(50));
+    let mut listener = Listener::bind(unique(), quick).expect("bound");
+    let address = listener.address().clone();
+    assert!(!readable(&listener, Duration::ZERO));
+    assert!(listener.try_accept().expect("nobody").is_none());
+
+    thread::scope(|scope| {
+        let connecting = scope.spawn(|| connect(&address, "told", &options(), soon()));
+        let link = loop {
+            assert!(readable(&listener, LONG), "somebody connects");
+            if let Some(link) = listener.try_accept().expect("a good hello") {
+                break link;
+            }
+        };
+        assert_eq!(link.name(), "told");
+        connecting.join().expect("no panic").expect("connected");
+    });
+
+    // Also when somebody has been silent for too long.
+    let _silent = raw(&address);
+    let error = loop {
+        assert!(readable(&listener, LONG), "its time passes");
+        match listener.try_accept() {
+            Ok(link) => assert!(link.is_none()),
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(error, TransferError::Refused(_)), "{error}");
+    assert!(!readable(&listener, Duration::ZERO));
 }
 
 #[test]
