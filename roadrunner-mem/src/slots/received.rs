@@ -5,6 +5,8 @@ use super::{failed, Place, Slots};
 use crate::segment::Segment;
 use crate::sys::{Sharing, View, PAGE};
 use crate::transfer::receive_into;
+use nix::libc::c_long;
+use nix::sys::resource::{getrusage, UsageWho};
 use roadrunner_core::memory::preferred_alignment;
 use roadrunner_core::{LinearMemory, Method, Region, Sink, TransferError};
 use std::sync::{Arc, Weak};
@@ -21,6 +23,17 @@ pub(super) struct Received {
     pub(super) place: Option<Place>,
     /// What the function holds now.
     payload: Option<SharedPayload>,
+    /// Page faults of the process when the view last showed the segment and nothing else.
+    clean_at: Option<c_long>,
+}
+
+/// Page faults of this process so far. A page of a private view becomes its own by one of them: as long as there was
+/// none, nothing was written to it (mmap(2) `MAP_PRIVATE`, getrusage(2) `ru_minflt`, `ru_majflt`).
+fn page_faults() -> Option<c_long> {
+    let usage = getrusage(UsageWho::RUSAGE_SELF).ok()?;
+    usage
+        .minor_page_faults()
+        .checked_add(usage.major_page_faults())
 }
 
 impl Received {
@@ -37,6 +50,7 @@ impl Received {
             view: Some(view),
             place: None,
             payload: None,
+            clean_at: None,
         })
     }
 
@@ -79,7 +93,8 @@ impl Received {
         if let (Some(place), None) = (self.place, &self.view) {
             let taken = View::take(place.span(memory)?);
             let mut view = taken.map_err(|errno| failed("take a slot out", errno.into()))?;
-            if self.sharing == Sharing::Private {
+            let untouched = self.clean_at.is_some() && self.clean_at == page_faults();
+            if self.sharing == Sharing::Private && !untouched {
                 view.refresh();
             }
             self.view = Some(view);
@@ -142,6 +157,7 @@ pub(super) fn receive(
         Ok(()) => {
             received.place = Some(place);
             received.payload = Some(payload.again());
+            received.clean_at = page_faults();
             Ok((region(place), 0))
         }
         Err(view) => {
