@@ -25,13 +25,19 @@ fn median(mut times: Vec<Duration>) -> Duration {
 }
 
 fn main() -> Result<(), TransferError> {
-    println!("{:>11} {:>12} {:>12} {:>12}", "bytes", "copy", "strict", "trusted");
-    for len in [4 << 10, 64 << 10, 1 << 20, 10_000_000, 100_000_000, 500_000_000] {
-        let times = [
-            copy(len)?,
-            hand_over(len, false)?,
-            hand_over(len, true)?,
-        ];
+    println!(
+        "{:>11} {:>12} {:>12} {:>12}",
+        "bytes", "copy", "strict", "trusted"
+    );
+    for len in [
+        4 << 10,
+        64 << 10,
+        1 << 20,
+        10_000_000,
+        100_000_000,
+        500_000_000,
+    ] {
+        let times = [copy(len)?, hand_over(len, false)?, hand_over(len, true)?];
         let [copy, strict, trusted] = times.map(|time| format!("{time:.2?}"));
         println!("{len:>11} {copy:>12} {strict:>12} {trusted:>12}");
     }
@@ -104,6 +110,9 @@ fn produce(memory: &mut PageBuffer, len: usize, round: usize) {
 }
 
 fn consume(memory: &PageBuffer, len: usize, round: usize) {
-    let sum: u64 = memory.as_slice()[..len].iter().map(|byte| u64::from(*byte)).sum();
+    let sum: u64 = memory.as_slice()[..len]
+        .iter()
+        .map(|byte| u64::from(*byte))
+        .sum();
     assert_eq!(sum, round as u64 * len as u64);
 }

@@ -1,8 +1,11 @@
 //! The contract, rule by rule, between two threads of one process.
 
+mod slot_link;
+
 use roadrunner_core::testing::{ByHand, Case, Expected, Fixture, InFlight, Missing, Stranger};
 use roadrunner_core::{conformance, LinearMemory, Method, DEFAULT_LIMIT};
 use roadrunner_mem::{link, Link, PageBuffer, Policy, PAGE_SIZE};
+use slot_link::{slot_link, By, SlotLink};
 use std::ops::RangeInclusive;
 
 conformance!(inline, Threads::opaque(Method::Inline));
@@ -10,7 +13,27 @@ conformance!(inline_pages, Threads::pages(Method::Inline));
 conformance!(copy, Threads::opaque(Method::Copy));
 conformance!(copy_pages, Threads::pages(Method::Copy));
 conformance!(exchange, Threads::pages(Method::Exchange));
-conformance!(slot, skipped: "slots are not shared within a process yet");
+conformance!(
+    slot,
+    BySlots {
+        by: By::Loan,
+        trusted: false
+    }
+);
+conformance!(
+    slot_trusted,
+    BySlots {
+        by: By::Loan,
+        trusted: true
+    }
+);
+conformance!(
+    shared,
+    BySlots {
+        by: By::Share,
+        trusted: false
+    }
+);
 
 /// Two threads, by one of the methods.
 struct Threads {
@@ -124,5 +147,66 @@ impl Fixture for Threads {
 
     fn destination(&self, len: u64) -> Box<dyn LinearMemory + Send> {
         self.memory(len)
+    }
+}
+
+/// Two threads whose functions produce their payloads in slots, or share them.
+struct BySlots {
+    by: By,
+    trusted: bool,
+}
+
+impl BySlots {
+    fn policy(&self) -> Policy {
+        let mut policy = Policy::default();
+        policy.bytes = 8 << 20;
+        policy.messages = 16;
+        policy.trusted = self.trusted;
+        policy
+    }
+}
+
+impl Fixture for BySlots {
+    type Link = SlotLink;
+
+    fn name(&self) -> &str {
+        match (self.by, self.trusted) {
+            (By::Share, _) => "shared",
+            (By::Loan, false) => "slot",
+            (By::Loan, true) => "trusted slot",
+        }
+    }
+
+    fn open(&self, limit: u64) -> (SlotLink, SlotLink) {
+        let mut policy = self.policy();
+        policy.limit = limit;
+        slot_link(policy, self.by)
+    }
+
+    fn expected(&self, _case: Case) -> Expected {
+        match self.by {
+            By::Loan => Expected::by(Method::Slot, 0, 0),
+            By::Share => Expected::by(Method::Map, 1, 1),
+        }
+    }
+
+    fn in_flight(&self) -> InFlight {
+        let policy = self.policy();
+        InFlight {
+            bytes: policy.bytes,
+            messages: policy.messages as u64,
+        }
+    }
+
+    fn lengths(&self) -> RangeInclusive<u64> {
+        1..=DEFAULT_LIMIT
+    }
+
+    fn by_hand(&self, _limit: u64) -> Result<ByHand<SlotLink>, Missing> {
+        Err(Missing::NotApplicable)
+    }
+
+    fn strangers(&self) -> Result<Vec<Stranger<SlotLink>>, Missing> {
+        Err(Missing::NotApplicable)
     }
 }
