@@ -79,6 +79,10 @@ impl Pipe {
         loop {
             match vmsplice(self.writing.as_fd(), chunk) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                // Nobody waits for room, and the link would take this for a deadline that has passed.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    return Err(io::Error::other("a pipe with nothing in it has no room"))
+                }
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 done => return done,
             }
