@@ -5,6 +5,7 @@ mod command;
 mod context;
 mod demo;
 mod doctor;
+mod prop;
 mod sample;
 mod setup;
 mod talk;
@@ -33,6 +34,7 @@ enum Task {
     Demo(demo::Arguments),
     /// Check format, lints and documentation, and run every test, on real WasmEdge.
     Test(test::Arguments),
+    Prop(prop::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -53,5 +55,6 @@ fn run(task: Task) -> anyhow::Result<()> {
         Task::Doctor(options) => doctor::run(&context, &options),
         Task::Demo(arguments) => demo::run(&context, &arguments),
         Task::Test(arguments) => test::run(&context, &arguments),
+        Task::Prop(arguments) => prop::run(&context, &arguments),
     }
 }

@@ -6,8 +6,9 @@ use super::places::{Destination, Source};
 use super::process::{beside_others, within};
 use crate::{Deadline, Transfer, TransferError, DEFAULT_LIMIT};
 use proptest::prelude::*;
-use proptest::test_runner::{Config, TestCaseError, TestRunner};
+use proptest::test_runner::{Config, FileFailurePersistence, TestCaseError, TestRunner};
 use std::collections::VecDeque;
+use std::panic::Location;
 use std::thread;
 use std::time::Duration;
 
@@ -19,20 +20,16 @@ const MOMENT: Duration = Duration::from_millis(2);
 /// Lets both ends of new links send, receive, overwrite what they sent, close and go away, in random order, and compares
 /// what they see with a queue in either direction. Shrinks a history that differs.
 ///
-/// 32 histories, or as many as the environment variable `PROPTEST_CASES` says.
+/// 32 histories, or as many as the environment variable `PROPTEST_CASES` says; the other variables of proptest count too.
+/// A history that differs is kept beside the file that called this, as `*.proptest-regressions`, and tried first from
+/// then on.
 ///
 /// # Panics
 /// If a history differs.
+#[track_caller]
 pub fn follow<F: Fixture>(fixture: F) {
-    let cases = match std::env::var_os("PROPTEST_CASES") {
-        Some(_) => Config::default().cases,
-        None => CASES,
-    };
-    let config = Config {
-        cases,
-        failure_persistence: None,
-        ..Config::default()
-    };
+    let config = configuration(Location::caller().file());
+    let cases = config.cases;
     let time = Duration::from_secs(10) * cases.max(12);
     let name = fixture.name().to_owned();
     let done = beside_others(|| {
@@ -46,6 +43,22 @@ pub fn follow<F: Fixture>(fixture: F) {
         })
     });
     assert!(done.is_some(), "{name}: a history hangs");
+}
+
+fn configuration(source: &'static str) -> Config {
+    let defaults = Config::default();
+    Config {
+        cases: match std::env::var_os("PROPTEST_CASES") {
+            Some(_) => defaults.cases,
+            None => CASES,
+        },
+        source_file: Some(source),
+        // proptest's own choice, beside `src`, is not for files of `tests`. None if the environment says so.
+        failure_persistence: defaults.failure_persistence.as_ref().map(|_| {
+            Box::new(FileFailurePersistence::WithSource("proptest-regressions")) as Box<_>
+        }),
+        ..defaults
+    }
 }
 
 /// One step of a history. `end` is 0 or 1.
