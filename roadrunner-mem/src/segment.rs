@@ -45,7 +45,11 @@ impl Segment {
             Err(Errno::EINVAL) => memfd_create(c"roadrunner", flags)?,
             made => made?,
         };
-        ftruncate(&descriptor, len as i64)?;
+        while let Err(errno) = ftruncate(&descriptor, len as i64) {
+            if errno != Errno::EINTR {
+                return Err(errno.into());
+            }
+        }
         fcntl(&descriptor, FcntlArg::F_ADD_SEALS(SEALS))?;
         Ok(Self::of(descriptor, len))
     }

@@ -121,7 +121,7 @@ impl Slots {
     /// [`OutOfBounds`](TransferError::OutOfBounds) if it does not lie within the memory;
     /// [`NoRoom`](TransferError::NoRoom) if it is not whole pages, overlaps another place, or the memory does not let its
     /// pages be replaced, or if as many segments are lent as the options allow; [`Io`](TransferError::Io) if the system
-    /// has no more. The region is as it was then.
+    /// has no more. The region is as it was then, or cleared.
     pub fn bind(
         &mut self,
         memory: &mut dyn LinearMemory,

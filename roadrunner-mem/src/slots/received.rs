@@ -67,9 +67,9 @@ impl Received {
         self.view.is_some()
     }
 
-    /// Whether nothing will ever come in it again.
+    /// Whether nothing will ever come in it again: its segment is gone, or its mapping is.
     pub(super) fn is_orphan(&self) -> bool {
-        self.segment.strong_count() == 0
+        self.segment.strong_count() == 0 || (self.view.is_none() && self.place.is_none())
     }
 
     /// Ends what the function holds. Gives the place, if it is free for something else.
@@ -92,12 +92,14 @@ impl Received {
     fn take_out(&mut self, memory: &mut dyn LinearMemory) -> Result<(), TransferError> {
         if let (Some(place), None) = (self.place, &self.view) {
             let taken = View::take(place.span(memory)?);
-            let mut view = taken.map_err(|errno| failed("take a slot out", errno.into()))?;
+            let view = taken.map_err(|errno| failed("take a slot out", errno.into()))?;
             let untouched = self.clean_at.is_some() && self.clean_at == page_faults();
-            if self.sharing == Sharing::Private && !untouched {
-                view.refresh();
-            }
-            self.view = Some(view);
+            self.view = if self.sharing == Sharing::Private && !untouched {
+                // One that cannot forget what was written to it is not used again.
+                view.refresh()
+            } else {
+                Some(view)
+            };
         }
         Ok(())
     }
@@ -122,7 +124,9 @@ pub(super) fn receive(
         _ => Sharing::Private,
     };
     let id = payload.segment.id();
-    let ready = |one: &Received| one.id == id && one.sharing == sharing && !one.is_held();
+    let ready = |one: &Received| {
+        one.id == id && one.sharing == sharing && !one.is_held() && !one.is_orphan()
+    };
     let at = match slots.received.iter().position(ready) {
         Some(at) => at,
         None => {

@@ -87,17 +87,20 @@ impl View {
     }
 
     /// Drops what was written through a private view: it shows the segment again. Warm pages stay, unless some was
-    /// written.
-    pub(crate) fn refresh(&mut self) {
+    /// written. Nothing is left of the view if the kernel refuses, as it does where memory is locked (mlockall(2)).
+    pub(crate) fn refresh(mut self) -> Option<Self> {
         if written(self.pages.span()) {
             let span = self.pages.span();
             // SAFETY: the range is this view's own mapping, private and of a file: dropping its pages lets it show the
             // file (madvise(2)).
             let dropped =
                 unsafe { libc::madvise(span.as_ptr().cast(), span.len(), libc::MADV_DONTNEED) };
-            debug_assert_eq!(dropped, 0);
+            if dropped != 0 {
+                return None;
+            }
             self.warm_up();
         }
+        Some(self)
     }
 }
 

@@ -117,7 +117,14 @@ impl Transfer for SlotLink {
         let delivery = self.link.recv_with(slots, allocator, deadline)?;
         let slot = delivery.region();
         let read_out = read_out(memory, slot, sink);
-        slots.release(memory, slot.offset())?;
+        // The copy is the receiver's: what it writes there nobody else sees, nor itself in the next payload.
+        slot.span(memory)?
+            .copy_from_slice(&vec![0xcc; slot.len() as usize]);
+        let released = slots.release(memory, slot.offset());
+        if let (Err(_), Ok(region)) = (&released, &read_out) {
+            sink.release(*region);
+        }
+        released?;
         Ok(Delivery::new(read_out?, delivery.receipt()))
     }
 

@@ -1,0 +1,98 @@
+//! Whatever system call fails, wherever a transfer is cut short and whenever a peer dies: the contract holds.
+
+mod common;
+
+use common::{both, page_memory};
+use roadrunner_core::testing::host_memory;
+use roadrunner_core::Method;
+use roadrunner_faults::{is_long, Call, Hop};
+use roadrunner_splice::{Link, Options, Preference};
+
+fn splicing() -> (Link, Link) {
+    let options = Options::default().prefer(Preference::Splice);
+    both(&options.splice_from(0).chunk(8192))
+}
+
+fn writing() -> (Link, Link) {
+    both(&Options::default().prefer(Preference::Write))
+}
+
+/// Small enough to fail at every byte.
+const INLINE: Hop<'static, Link> = Hop {
+    name: "tcp, inline",
+    open: &writing,
+    memory: &host_memory,
+    len: 40,
+    offset: 13,
+    given: false,
+    method: Method::Inline,
+    calls: &[Call::Sendmsg, Call::Recv],
+};
+
+const WRITE: Hop<'static, Link> = Hop {
+    name: "tcp, write",
+    len: 20_000,
+    method: Method::Write,
+    ..INLINE
+};
+
+/// Less than a page, a page, less than a page.
+const SPLICE: Hop<'static, Link> = Hop {
+    name: "tcp, splice",
+    open: &splicing,
+    memory: &page_memory,
+    len: 4096 + 30,
+    offset: 4096 - 10,
+    given: true,
+    method: Method::Splice,
+    calls: &[
+        Call::Sendmsg,
+        Call::Recv,
+        Call::Splice,
+        Call::Vmsplice,
+        Call::Remap,
+        Call::Pipe,
+    ],
+};
+
+#[test]
+fn every_call_fails_inline() {
+    INLINE.sweep();
+}
+
+#[test]
+fn every_call_fails_while_writing() {
+    WRITE.sweep();
+}
+
+#[test]
+fn every_call_fails_while_splicing() {
+    SPLICE.sweep();
+}
+
+#[test]
+fn the_peer_dies_at_every_byte_inline() {
+    INLINE.deaths(1);
+}
+
+#[test]
+fn the_peer_dies_while_writing() {
+    WRITE.deaths(if is_long() { 1 } else { 97 });
+}
+
+#[test]
+fn the_peer_dies_while_splicing() {
+    SPLICE.deaths(if is_long() { 1 } else { 13 });
+}
+
+#[test]
+fn calls_fail_at_random_while_writing() {
+    let len = (1 << 20) + 77;
+    Hop { len, ..WRITE }.at_random();
+}
+
+#[test]
+fn calls_fail_at_random_while_splicing() {
+    let len = (3 << 20) + 77;
+    Hop { len, ..SPLICE }.at_random();
+}
