@@ -231,14 +231,28 @@ impl Slots {
         Ok(Released::Kept)
     }
 
+    /// Whether `region` starts where a loaned slot does and fits in: whether it can be [handed over](Self::hand_over).
+    #[must_use]
+    pub fn is_loaned(&self, region: Region) -> bool {
+        self.lent.iter().any(|lent| lent.is_loaned(region))
+    }
+
     /// Whether some of `region` is a place of these slots, lent, received or kept.
     #[must_use]
     pub fn overlaps(&self, region: Region) -> bool {
+        self.all_places().any(|place| place.overlaps(region))
+    }
+
+    /// The places of these slots, lent, received or kept, in no order.
+    pub fn places(&self) -> impl Iterator<Item = Region> + '_ {
+        self.all_places()
+            .map(|place| Region::new(place.offset, place.len as u64))
+    }
+
+    fn all_places(&self) -> impl Iterator<Item = Place> + '_ {
         let lent = self.lent.iter().filter_map(|lent| lent.place);
         let received = self.received.iter().filter_map(|received| received.place);
-        lent.chain(received)
-            .chain(self.spare.iter().copied())
-            .any(|place| place.overlaps(region))
+        lent.chain(received).chain(self.spare.iter().copied())
     }
 
     /// What they take now.

@@ -1,22 +1,28 @@
 //! Functions: instances of modules that receive payloads and reply.
 
 mod error;
+mod given;
 pub(crate) mod host;
 mod options;
 mod outbox;
+mod slots;
 mod text;
 mod wasi;
 
 pub use error::FunctionError;
+pub use given::Given;
 pub use options::{FunctionOptions, LogLevel};
 pub use outbox::{NoOutbox, Outbox, SendError};
 
 use crate::module::{self, Module};
 use crate::sys::ast::{Ast, ALL_PAGES};
 use crate::sys::instance::{Callee, Instance, Value};
+use crate::sys::memory::overlap;
 use crate::sys::runtime::{Configuration, Run};
 use host::{HostFunction, HostState, Invocation};
-use roadrunner_core::{Deadline, LinearMemory, Region, Sink, TransferError};
+use roadrunner_core::{Deadline, Delivery, LinearMemory, Region, Sink, Transfer, TransferError};
+use roadrunner_mem::{Link, SlotReport};
+use slots::OwnSlots;
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -39,6 +45,9 @@ pub enum Reply {
 /// A payload is received into it through [`Sink`], handled with [`handle`](Self::handle), and the reply sent as a
 /// [`Payload`](roadrunner_core::Payload) of [`memory`](Sink::memory) and then [`free`](Self::free)d. A function may be
 /// moved to another thread between calls.
+///
+/// Between functions of one process [`receive`](Self::receive) and [`given`](Self::given) do the same, and let slots
+/// change hands.
 ///
 /// Once it has trapped or been stopped it is never entered again: every call returns
 /// [`Unusable`](FunctionError::Unusable). It can be dropped at any time.
@@ -67,6 +76,7 @@ impl Function {
             max_pages,
             log,
             call_limit,
+            slots,
         } = options;
         let max_pages = max_pages.unwrap_or(ALL_PAGES).min(ALL_PAGES);
         if module.min_pages() > max_pages.into() {
@@ -100,7 +110,7 @@ impl Function {
                     .to_owned(),
             ));
         }
-        let mut state = HostState::new(env, log);
+        let mut state = HostState::new(env, log, slots);
         let (host_imports, host_functions) = module.imports();
         let imports: Arc<[HostFunction]> = host_functions.into();
         let began = Instant::now();
@@ -127,6 +137,7 @@ impl Function {
             find(module::HANDLE)?,
         );
         let initialize = instance.find(module::INITIALIZE);
+        instance.set_slots(state.slots.places());
         let mut function = Self {
             name,
             instance,
@@ -230,6 +241,41 @@ impl Function {
         self.call(self.free, &[address(offset)]).map(drop)
     }
 
+    /// Receives a payload from another function of this process. One that was handed over is mapped into this function's
+    /// memory, if the function knows how to give it back, that is, imports `release`; else it is copied.
+    ///
+    /// # Errors
+    /// As for [`Link::recv_with`].
+    pub fn receive(
+        &mut self,
+        link: &mut Link,
+        deadline: Deadline,
+    ) -> Result<Delivery, TransferError> {
+        if !self.imports.contains(&HostFunction::Release) {
+            return link.recv(self, deadline);
+        }
+        let Some(mut slots) = self.state.slots.take() else {
+            return link.recv(self, deadline);
+        };
+        let received = link.recv_with(&mut slots, self, deadline);
+        self.state.slots = OwnSlots::Here(slots);
+        self.instance.set_slots(self.state.slots.places());
+        received
+    }
+
+    /// What the function replied, as something to be given away.
+    ///
+    /// # Errors
+    /// [`OutOfBounds`](TransferError::OutOfBounds) if the region does not lie in its memory.
+    pub fn given(&mut self, region: Region) -> Result<Given<'_>, TransferError> {
+        Given::new(self.instance.memory(), self.state.slots.here(), region)
+    }
+
+    /// What its slots take now. `None` if it may have none.
+    pub fn slots(&mut self) -> Option<SlotReport> {
+        self.state.slots.here().map(|slots| slots.report())
+    }
+
     /// Calls an export within the limit for calls that have no deadline of their own.
     fn call(
         &mut self,
@@ -242,11 +288,11 @@ impl Function {
     }
 
     /// Calls an export; gives its result, and what it told `fail`.
-    fn enter<'a>(
-        &'a mut self,
+    fn enter(
+        &mut self,
         callee: Callee,
         arguments: &[Value],
-        outbox: Option<&'a mut dyn Outbox>,
+        outbox: Option<&mut dyn Outbox>,
         deadline: Deadline,
     ) -> Result<(Option<Value>, Option<String>), FunctionError> {
         if !self.usable {
@@ -255,11 +301,14 @@ impl Function {
             });
         }
         let began = Instant::now();
+        // Borrowed anew, for no longer than the rest is.
+        let outbox = outbox.map(|outbox| outbox as &mut dyn Outbox);
         let mut invocation = Invocation::new(&self.imports, &mut self.state, outbox, deadline);
         let result =
             self.instance
                 .invoke(callee, arguments, &mut invocation, Some(deadline.instant()));
         let said = invocation.finish();
+        self.instance.set_slots(self.state.slots.places());
         match result {
             Ok(result) => Ok((result, said.reason)),
             Err(ended) => {
@@ -324,6 +373,17 @@ impl Sink for Function {
                 function: self.name.to_string(),
                 region,
                 memory,
+            }));
+        }
+        if self
+            .instance
+            .slots()
+            .iter()
+            .any(|slot| overlap(*slot, region))
+        {
+            return Err(failed(FunctionError::KeptAllocation {
+                function: self.name.to_string(),
+                region,
             }));
         }
         Ok(region)

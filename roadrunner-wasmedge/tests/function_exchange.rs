@@ -1,7 +1,5 @@
 //! Pages that change hands between the memories of two live functions.
 
-#![cfg(feature = "cli")] // which brings roadrunner-mem
-
 mod function_support;
 
 use function_support::*;

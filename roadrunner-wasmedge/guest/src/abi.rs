@@ -79,11 +79,11 @@ pub fn allocate(len: u32, align: u32) -> usize {
 /// If the host does not hold a buffer at `address`: its books and ours differ, and going on could only spread the damage.
 pub fn free(address: usize) {
     host::report_panics();
-    let buffer = lent().take_back(address);
-    assert!(
-        buffer.is_some(),
-        "the host freed {address:#x}, which is no buffer that it holds"
-    );
+    let Some(mut buffer) = lent().take_back(address) else {
+        panic!("the host freed {address:#x}, which is no buffer that it holds");
+    };
+    // A payload that came in a slot and was not handled, perhaps.
+    buffer.came_from_the_host();
 }
 
 /// What a handler came to.

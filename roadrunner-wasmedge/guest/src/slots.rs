@@ -5,6 +5,7 @@ use crate::{Buffer, OutOfMemory};
 use std::mem::MaybeUninit;
 
 /// What `release` returns when the host keeps the block.
+#[cfg(not(target_arch = "wasm32"))]
 pub(crate) const KEPT: i32 = 1;
 
 /// A buffer of `len` bytes that can be given away without a copy, and costs no page faults when it is used again: from
@@ -44,7 +45,8 @@ pub(crate) fn bind(block: &mut [MaybeUninit<u8>]) -> bool {
     imports::bind(block) == 0
 }
 
-/// Tells the host that a slot at `address`, if there is one, is done with; whether it keeps the block.
+/// Tells the host that a slot at `address`, if there is one, is done with; whether it keeps the block. An error leaves
+/// the slot where it is, so that the block must not be freed either.
 pub(crate) fn release(address: usize) -> bool {
-    imports::release(address) == KEPT
+    imports::release(address) != 0
 }

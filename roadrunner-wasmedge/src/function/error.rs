@@ -69,6 +69,9 @@ pub enum FunctionError {
         region: Region,
         memory: u64,
     },
+    /// Its allocator gave bytes that the host keeps as the place of a slot.
+    #[error("the allocator of function `{function}` gave {region}, in which the host has a slot")]
+    KeptAllocation { function: String, region: Region },
     /// The caller passed a region that is not in the function's memory.
     #[error(
         "function `{function}` was passed {region}, which is not in its memory of {memory} bytes"

@@ -1,14 +1,17 @@
 //! What a function may call: version 1 of the guest ABI (README of `roadrunner-guest`), and a part of WASI.
 
+use super::given::Given;
 use super::options::{Log, LogLevel};
 use super::outbox::{Outbox, SendError};
+use super::slots::OwnSlots;
 use super::text::{decode, tame, LIMIT};
 use super::wasi::{self, Wasi};
 use crate::sys::ast::Signature;
 use crate::sys::ast::ValueType::{I32, I64};
 use crate::sys::instance::{HostCalls, HostImport, Stop, Value};
 use crate::sys::memory::GuestMemory;
-use roadrunner_core::{Deadline, Payload, Region, TransferError};
+use roadrunner_core::{Deadline, Region, TransferError};
+use roadrunner_mem::{SlotOptions, Slots};
 use std::panic::{catch_unwind, AssertUnwindSafe};
 
 /// The module that version 1 of the ABI is imported from.
@@ -82,13 +85,17 @@ pub(crate) fn find(module: &str, name: &str) -> Option<Known> {
 pub(super) struct HostState {
     pub(super) log: Log,
     pub(super) wasi: Wasi,
+    pub(super) slots: OwnSlots,
 }
 
 impl HostState {
-    pub(super) fn new(env: Vec<(String, String)>, log: Log) -> Self {
+    pub(super) fn new(env: Vec<(String, String)>, log: Log, slots: Option<SlotOptions>) -> Self {
         Self {
             log,
             wasi: Wasi::new(env),
+            slots: slots.map_or(OwnSlots::None, |options| {
+                OwnSlots::Here(Slots::new(options))
+            }),
         }
     }
 }
@@ -153,18 +160,22 @@ impl<'a> Invocation<'a> {
         let Ok(target) = String::from_utf8(bytes) else {
             return code::INVALID;
         };
-        let payload = if flags & GIVE != 0 {
-            Payload::given(memory, region)
-        } else {
-            Payload::kept(memory, region)
-        };
-        let Ok(payload) = payload else {
+        let slots = &mut self.state.slots;
+        let places = slots.places();
+        let given = Given::new(memory.with_slots(&places), slots.here(), region);
+        let Ok(mut given) = given else {
             return code::INVALID;
         };
         let Some(outbox) = &mut self.outbox else {
             return code::UNSUPPORTED;
         };
-        let sent = catch_unwind(AssertUnwindSafe(|| outbox.send(&target, payload)));
+        let sent = catch_unwind(AssertUnwindSafe(|| {
+            if flags & GIVE != 0 {
+                outbox.give(&target, given)
+            } else {
+                outbox.send(&target, given.kept()?)
+            }
+        }));
         match sent {
             Ok(Ok(())) => 0,
             Ok(Err(error)) => send_code(&error),
@@ -276,12 +287,12 @@ impl HostCalls for Invocation<'_> {
             HostFunction::Send => self.send(memory, numbers(arguments)?),
             HostFunction::Log => self.log(memory, numbers(arguments)?),
             HostFunction::Fail => self.fail(memory, numbers(arguments)?),
-            // There is no slot, so that nothing is loaned, kept or released.
-            HostFunction::Loan | HostFunction::Release => 0,
-            HostFunction::Bind => code::UNSUPPORTED,
+            HostFunction::Loan => self.state.slots.loan(memory, numbers(arguments)?),
+            HostFunction::Bind => self.state.slots.bind(memory, numbers(arguments)?),
+            HostFunction::Release => self.state.slots.release(memory, numbers(arguments)?),
             HostFunction::DeadlineLeft => return Ok(Some(Value::I64(self.deadline_left()))),
             HostFunction::Wasi(call) => {
-                let HostState { log, wasi } = &mut *self.state;
+                let HostState { log, wasi, .. } = &mut *self.state;
                 return match wasi.call(call, memory, arguments, log, self.deadline) {
                     Ok(errno) => Ok(errno.map(Value::I32)),
                     Err(wasi::Exit(status)) => {

@@ -1,5 +1,6 @@
 //! How a function is set up.
 
+use roadrunner_mem::SlotOptions;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -56,6 +57,9 @@ impl fmt::Display for LogLevel {
 /// Where a function's log goes.
 pub(super) type Log = Box<dyn FnMut(LogLevel, &str) + Send>;
 
+/// Slots of a function at most, unless its options say otherwise: each takes a file descriptor.
+const MOST_SLOTS: usize = 16;
+
 /// How a function is set up.
 pub struct FunctionOptions {
     pub(super) name: Arc<str>,
@@ -63,21 +67,25 @@ pub struct FunctionOptions {
     pub(super) max_pages: Option<u32>,
     pub(super) log: Log,
     pub(super) call_limit: Duration,
+    pub(super) slots: Option<SlotOptions>,
 }
 
 impl FunctionOptions {
     /// A function of this name, which all messages carry: no environment, all the memory that 32 bits can name, log
-    /// lines to stderr, and 10 seconds for calls that have no deadline of their own.
+    /// lines to stderr, 10 seconds for calls that have no deadline of their own, and 16 slots of 1 GiB in all.
     #[must_use]
     pub fn new(name: &str) -> Self {
         let name: Arc<str> = name.into();
         let label = name.clone();
+        let mut slots = SlotOptions::default();
+        slots.slots = MOST_SLOTS;
         Self {
             name,
             env: Vec::new(),
             max_pages: None,
             log: Box::new(move |level, text| eprintln!("{label}: {level}: {text}")),
             call_limit: Duration::from_secs(10),
+            slots: Some(slots),
         }
     }
 
@@ -110,6 +118,15 @@ impl FunctionOptions {
         self.call_limit = limit;
         self
     }
+
+    /// How much its slots may take, beside its memory; without any it can have none on loan, and receives none. Slots
+    /// pay where both ends of a link are in one process: other transports copy them, where they could splice or exchange
+    /// what lies in ordinary memory.
+    #[must_use]
+    pub fn slots(mut self, options: Option<SlotOptions>) -> Self {
+        self.slots = options;
+        self
+    }
 }
 
 impl fmt::Debug for FunctionOptions {
@@ -121,6 +138,7 @@ impl fmt::Debug for FunctionOptions {
             .field("env", &names)
             .field("max_pages", &self.max_pages)
             .field("call_limit", &self.call_limit)
+            .field("slots", &self.slots)
             .finish_non_exhaustive()
     }
 }

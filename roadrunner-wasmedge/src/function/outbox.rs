@@ -1,5 +1,6 @@
 //! Where payloads go that a function sends while it runs.
 
+use super::Given;
 use roadrunner_core::{Payload, TransferError};
 
 /// Where payloads go that a function sends by name while it runs.
@@ -10,6 +11,15 @@ pub trait Outbox {
     /// # Errors
     /// [`UnknownTarget`](SendError::UnknownTarget), or what the transfer failed with.
     fn send(&mut self, target: &str, payload: Payload<'_>) -> Result<(), SendError>;
+
+    /// Sends what the function gives away. Unless an outbox knows more about it, that is [`send`](Self::send) of
+    /// [a payload](Given::payload); one that has links in memory uses [`Given::send`], which hands slots over.
+    ///
+    /// # Errors
+    /// As for [`send`](Self::send).
+    fn give(&mut self, target: &str, mut given: Given<'_>) -> Result<(), SendError> {
+        self.send(target, given.payload()?)
+    }
 }
 
 /// The outbox of a function that has nobody to send to: every target is unknown.

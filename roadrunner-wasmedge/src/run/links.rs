@@ -1,8 +1,9 @@
 //! Links between workers: one type for the three transports, and waiting for any of several.
 
 use super::event::Failure;
+use crate::function::Function;
 use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
-use roadrunner_core::{Deadline, Delivery, Sink, Transfer, TransferError};
+use roadrunner_core::{Deadline, Delivery, Transfer, TransferError};
 use roadrunner_mem::{Doorbell, Policy};
 use std::os::fd::{AsFd, BorrowedFd};
 
@@ -27,6 +28,26 @@ impl Link {
             Self::Memory(link) => link,
             Self::Unix(link) => link,
             Self::Tcp(link) => link,
+        }
+    }
+
+    /// As a link in memory, if it is one.
+    pub(crate) fn memory(&mut self) -> Option<&mut roadrunner_mem::Link> {
+        match self {
+            Self::Memory(link) => Some(link),
+            _ => None,
+        }
+    }
+
+    /// Receives the next payload into the function's memory.
+    fn receive(
+        &mut self,
+        function: &mut Function,
+        deadline: Deadline,
+    ) -> Result<Delivery, TransferError> {
+        match self {
+            Self::Memory(link) => function.receive(link, deadline),
+            other => other.transfer().recv(function, deadline),
         }
     }
 
@@ -84,13 +105,13 @@ impl Inlets {
     /// The next payload of any predecessor, and whose it is; `None` when all have finished.
     pub(crate) fn next(
         &mut self,
-        sink: &mut dyn Sink,
+        function: &mut Function,
         deadline: Deadline,
     ) -> Result<Option<(String, Delivery)>, Failure> {
         while !self.open.is_empty() {
             let at = self.wait(deadline)?;
             let (from, link) = &mut self.open[at];
-            match link.transfer().recv(sink, deadline) {
+            match link.receive(function, deadline) {
                 Ok(delivery) => {
                     self.turn = at + 1;
                     return Ok(Some((from.clone(), delivery)));

@@ -3,7 +3,8 @@
 use super::coordinator::Plan;
 use super::event::{monotonic_now, Event, Failure};
 use super::links::{Inlets, Link};
-use crate::function::{Function, FunctionError, FunctionOptions, Outbox, Reply, SendError};
+use super::Mode;
+use crate::function::{Function, FunctionError, FunctionOptions, Given, Outbox, Reply, SendError};
 use crate::module::Module;
 use crate::workflow::FunctionSpec;
 use roadrunner_core::memory::preferred_alignment;
@@ -20,6 +21,11 @@ use std::time::Instant;
 /// Bytes that move at a time between a file and a linear memory.
 const CHUNK: usize = 64 << 10;
 
+/// From so many successors and so many bytes on a reply that is no slot is copied into one for all of them, rather than
+/// once for each but the last.
+const SHARED_BY: usize = 3;
+const SHARED_FROM: u64 = 1 << 20;
+
 /// What one worker is to do.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Task {
@@ -33,6 +39,8 @@ pub(crate) struct Task {
     pub(crate) input: Option<PathBuf>,
     /// The name of its output, if it has no successor.
     pub(crate) output: Option<String>,
+    /// Whether the function may have slots: they go from memory to memory within a process, and no other way.
+    pub(crate) slots: bool,
     /// Where outputs go.
     pub(crate) staging: PathBuf,
 }
@@ -48,6 +56,7 @@ impl Task {
             successors: spec.successors.clone(),
             input: spec.predecessors.is_empty().then(|| plan.input.clone()),
             output: spec.output.clone(),
+            slots: plan.mode == Mode::User,
             staging: plan.staging.clone(),
         }
     }
@@ -55,13 +64,18 @@ impl Task {
     /// The function, ready to be called.
     pub(crate) fn instantiate(&self, module: &Module, emit: &Emit) -> Result<Function, Failure> {
         let log = emit.clone();
-        let options = FunctionOptions::new(&self.name)
-            .env(self.env.clone())
-            .max_pages(self.max_pages)
-            .log(move |level, text| {
-                let text = text.to_owned();
-                log(Event::Log { level, text });
-            });
+        let mut options = FunctionOptions::new(&self.name);
+        if !self.slots {
+            options = options.slots(None);
+        }
+        let options =
+            options
+                .env(self.env.clone())
+                .max_pages(self.max_pages)
+                .log(move |level, text| {
+                    let text = text.to_owned();
+                    log(Event::Log { level, text });
+                });
         Function::new(module, options).map_err(|error| Failure::function(&error))
     }
 }
@@ -131,29 +145,70 @@ impl Worker<'_> {
             .map_err(|error| Failure::function(&error))
     }
 
-    /// Sends a reply to every successor; the last one gets the pages themselves.
+    /// Sends a reply to every successor.
     fn send_to_all(&mut self, region: Region) -> Result<(), Failure> {
+        if self.share_with_all(region)? {
+            return Ok(());
+        }
         let count = self.outlets.len();
         for at in 0..count {
-            let to = self.outlets[at].0.clone();
-            let memory = self.function.memory();
-            let payload = if at + 1 == count {
-                Payload::given(memory, region)
-            } else {
-                Payload::kept(memory, region)
-            };
             let mut outlets = Outlets {
                 links: &mut self.outlets,
                 deadline: self.deadline,
                 emit: &self.emit,
                 failed: None,
             };
-            payload
-                .and_then(|payload| outlets.send_to(at, payload))
-                .map_err(|error| Failure::transfer(&format!("sending to `{to}`"), &error))?;
+            // The last one gets the pages themselves.
+            let sent = if at + 1 == count {
+                let given = self.function.given(region);
+                given.and_then(|given| outlets.give_to(at, given))
+            } else {
+                let payload = Payload::kept(self.function.memory(), region);
+                payload.and_then(|payload| outlets.send_to(at, payload))
+            };
+            sent.map_err(|error| failed_sending(&self.outlets[at].0, &error))?;
         }
         Ok(())
     }
+
+    /// Shows a reply to all of several successors at once, where their links can and it is worth it; false if not.
+    fn share_with_all(&mut self, region: Region) -> Result<bool, Failure> {
+        let count = self.outlets.len();
+        let in_memory = |(_, link): &mut (String, Link)| link.memory().is_some();
+        if count < 2 || !self.outlets.iter_mut().all(in_memory) {
+            return Ok(false);
+        }
+        let began = monotonic_now();
+        let mut given = self
+            .function
+            .given(region)
+            .map_err(|error| failed_sending(&self.outlets[0].0, &error))?;
+        let worth_a_copy = count >= SHARED_BY && region.len() >= SHARED_FROM;
+        if !given.is_slot() && !worth_a_copy {
+            return Ok(false);
+        }
+        // Without room for it there are still the other ways.
+        let Ok(payload) = given.share() else {
+            return Ok(false);
+        };
+        for (at, (to, link)) in self.outlets.iter_mut().enumerate() {
+            // Making it ready is the first one's time.
+            let began = if at == 0 { began } else { monotonic_now() };
+            if let Some(link) = link.memory() {
+                link.send_shared(&payload, self.deadline)
+                    .map_err(|error| failed_sending(to, &error))?;
+            }
+            (self.emit)(Event::Sending {
+                to: to.clone(),
+                at: began,
+            });
+        }
+        Ok(true)
+    }
+}
+
+fn failed_sending(to: &str, error: &TransferError) -> Failure {
+    Failure::transfer(&format!("sending to `{to}`"), error)
 }
 
 /// The links to the successors, as the function sees them.
@@ -176,20 +231,47 @@ impl Outlets<'_> {
         });
         Ok(())
     }
+
+    fn give_to(&mut self, at: usize, mut given: Given<'_>) -> Result<(), TransferError> {
+        let (to, link) = &mut self.links[at];
+        let began = monotonic_now();
+        match link.memory() {
+            Some(link) => given.send(link, self.deadline)?,
+            None => link.transfer().send(given.payload()?, self.deadline)?,
+        };
+        (self.emit)(Event::Sending {
+            to: to.clone(),
+            at: began,
+        });
+        Ok(())
+    }
+
+    fn find(&self, target: &str) -> Result<usize, SendError> {
+        self.links
+            .iter()
+            .position(|(to, _)| to == target)
+            .ok_or(SendError::UnknownTarget)
+    }
+
+    fn judge(&mut self, target: &str, sent: Result<(), TransferError>) -> Result<(), SendError> {
+        sent.map_err(|error| {
+            self.failed.get_or_insert(failed_sending(target, &error));
+            error.into()
+        })
+    }
 }
 
 impl Outbox for Outlets<'_> {
     fn send(&mut self, target: &str, payload: Payload<'_>) -> Result<(), SendError> {
-        let at = self
-            .links
-            .iter()
-            .position(|(to, _)| to == target)
-            .ok_or(SendError::UnknownTarget)?;
-        self.send_to(at, payload).map_err(|error| {
-            let doing = format!("sending to `{target}`");
-            self.failed.get_or_insert(Failure::transfer(&doing, &error));
-            error.into()
-        })
+        let at = self.find(target)?;
+        let sent = self.send_to(at, payload);
+        self.judge(target, sent)
+    }
+
+    fn give(&mut self, target: &str, given: Given<'_>) -> Result<(), SendError> {
+        let at = self.find(target)?;
+        let sent = self.give_to(at, given);
+        self.judge(target, sent)
     }
 }
 

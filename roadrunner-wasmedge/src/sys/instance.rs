@@ -8,7 +8,7 @@ use super::runtime::{
     Refusal, Store,
 };
 use super::watchdog::{self, CodeRange, Watched};
-use roadrunner_core::{Backing, LinearMemory};
+use roadrunner_core::{Backing, LinearMemory, Region};
 use std::ffi::c_void;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::ptr::NonNull;
@@ -66,7 +66,7 @@ impl From<Refusal> for Ended {
 
 /// What host functions find their way by. Lives on the heap, at an address that WasmEdge knows.
 #[derive(Debug)]
-struct Slot {
+struct CallState {
     /// Whom the running call belongs to; taken out while a host function runs.
     host: Option<NonNull<dyn HostCalls>>,
     backing: Backing,
@@ -85,16 +85,17 @@ pub(crate) struct Instance {
     executor: Executor,
     code: Arc<[CodeRange]>,
     _ast: Ast,
-    slot: OwnedSlot,
+    state: OwnedCallState,
     memory: NonNull<ffi::WasmEdge_MemoryInstanceContext>,
     functions: Vec<NonNull<ffi::WasmEdge_FunctionInstanceContext>>,
+    slots: Vec<Region>,
 }
 
-/// The slot, owned through a raw pointer because host functions reach it through another one.
+/// The state, owned through a raw pointer because host functions reach it through another one.
 #[derive(Debug)]
-struct OwnedSlot(NonNull<Slot>);
+struct OwnedCallState(NonNull<CallState>);
 
-impl Drop for OwnedSlot {
+impl Drop for OwnedCallState {
     fn drop(&mut self) {
         // SAFETY: made from a box in `Instance::new` and taken back once. It is the last of the fields that WasmEdge
         // could reach it from, and no guest runs: that needs the instance borrowed.
@@ -104,7 +105,7 @@ impl Drop for OwnedSlot {
 
 // SAFETY: WasmEdge's contexts are tied to no thread: what it keeps per thread is set anew in every invocation
 // (SavedThreadLocal in lib/executor/helper.cpp). The instance shares none of them with anything else: module, code, store
-// and executor are its own. The pointers in it point into what it owns. `Slot::host` is `None` between calls, and calls
+// and executor are its own. The pointers in it point into what it owns. `CallState::host` is `None` between calls, and calls
 // need `&mut self`.
 unsafe impl Send for Instance {}
 
@@ -119,7 +120,7 @@ impl Instance {
         host: &mut dyn HostCalls,
         deadline: Option<Instant>,
     ) -> Result<Self, Ended> {
-        let slot = OwnedSlot(NonNull::from(Box::leak(Box::new(Slot {
+        let state = OwnedCallState(NonNull::from(Box::leak(Box::new(CallState {
             host: None,
             backing: Backing::Opaque,
         }))));
@@ -133,7 +134,7 @@ impl Instance {
                 Store::take(ffi::WasmEdge_StoreCreate())?,
             )
         };
-        let modules = import_modules(imports, &slot)?;
+        let modules = import_modules(imports, &state)?;
         for module in &modules {
             // SAFETY: all three are alive, and live as long as each other in `Self`.
             check(unsafe {
@@ -148,7 +149,7 @@ impl Instance {
         let mut instance = std::ptr::null_mut();
         // SAFETY: `ast` is alive until after the watch has ended, and with it its code.
         let result = unsafe {
-            guarded(&slot, host, deadline, &code, || {
+            guarded(&state, host, deadline, &code, || {
                 // SAFETY: all are alive; `instance` is written on success.
                 ffi::WasmEdge_ExecutorInstantiate(
                     executor.as_ptr(),
@@ -173,13 +174,14 @@ impl Instance {
             executor,
             code,
             _ast: ast,
-            slot,
+            state,
             memory,
             functions: Vec::new(),
+            slots: Vec::new(),
         };
         let backing = this.view().find_backing();
-        // SAFETY: `this` owns the slot, and no guest runs.
-        unsafe { (*this.slot.0.as_ptr()).backing = backing };
+        // SAFETY: `this` owns the state, and no guest runs.
+        unsafe { (*this.state.0.as_ptr()).backing = backing };
         Ok(this)
     }
 
@@ -193,11 +195,26 @@ impl Instance {
     }
 
     fn view(&self) -> GuestMemory<'_> {
-        // SAFETY: `self` owns the slot, and no guest runs that could change it: that needs `&mut self`.
-        let backing = unsafe { (*self.slot.0.as_ptr()).backing };
+        // SAFETY: `self` owns the state, and no guest runs that could change it: that needs `&mut self`.
+        let backing = unsafe { (*self.state.0.as_ptr()).backing };
         // SAFETY: the memory belongs to the instance; both are alive, and the guest does not run, while `self` is
         // borrowed. The bytes are reached only through `&mut`, by the rules of LinearMemory.
-        unsafe { GuestMemory::new(self.memory, backing) }
+        unsafe { GuestMemory::new(self.memory, backing) }.holding(&self.slots)
+    }
+
+    /// Its linear memory.
+    pub(crate) fn memory(&mut self) -> GuestMemory<'_> {
+        self.view()
+    }
+
+    /// Says where slots are in its memory now: to be called when that has changed.
+    pub(crate) fn set_slots(&mut self, slots: Vec<Region>) {
+        self.slots = slots;
+    }
+
+    /// Where slots are in its memory.
+    pub(crate) fn slots(&self) -> &[Region] {
+        &self.slots
     }
 
     /// Calls an exported function that takes `arguments` and returns at most one value.
@@ -225,7 +242,7 @@ impl Instance {
         let mut result = zero();
         // SAFETY: `self` is borrowed, and with it the module that the code belongs to.
         unsafe {
-            guarded(&self.slot, host, deadline, &self.code, || {
+            guarded(&self.state, host, deadline, &self.code, || {
                 // SAFETY: executor and callee are alive; WasmEdge reads `count` parameters, whose number and types it
                 // checks itself, and writes at most `results` results.
                 ffi::WasmEdge_ExecutorInvoke(
@@ -255,15 +272,19 @@ unsafe impl LinearMemory for Instance {
     fn backing(&self) -> Backing {
         self.view().backing()
     }
+
+    fn backing_of(&self, region: Region) -> Backing {
+        self.view().backing_of(region)
+    }
 }
 
 /// Runs `run`, which enters the guest, with `host` as whom its imports reach, and no longer than until `deadline`
 /// if there is one.
 ///
 /// # Safety
-/// `code` must stay mapped during the call, and no other call into the instance of `slot` may be under way.
+/// `code` must stay mapped during the call, and no other call into the instance of `state` may be under way.
 unsafe fn guarded(
-    slot: &OwnedSlot,
+    state: &OwnedCallState,
     host: &mut dyn HostCalls,
     deadline: Option<Instant>,
     code: &Arc<[CodeRange]>,
@@ -271,19 +292,19 @@ unsafe fn guarded(
 ) -> Result<(), Ended> {
     // What was logged before belongs to something else.
     take_talk();
-    // SAFETY: only the lifetime changes. The pointer is in the slot while `host` is borrowed here, and not longer.
+    // SAFETY: only the lifetime changes. The pointer is in the state while `host` is borrowed here, and not longer.
     let host: NonNull<dyn HostCalls> =
         unsafe { std::mem::transmute::<NonNull<dyn HostCalls + '_>, _>(NonNull::from(host)) };
     // SAFETY: the caller promises that the code stays mapped.
     let watched = deadline.map(|at| unsafe { watchdog::watch(at, code.clone()) });
-    // SAFETY: the slot is alive, and no guest runs yet that could reach it.
-    unsafe { (*slot.0.as_ptr()).host = Some(host) };
+    // SAFETY: the state is alive, and no guest runs yet that could reach it.
+    unsafe { (*state.0.as_ptr()).host = Some(host) };
     let result = {
         let _entered = fault::enter(code);
         run()
     };
-    // SAFETY: the slot is alive, and no guest runs any more.
-    unsafe { (*slot.0.as_ptr()).host = None };
+    // SAFETY: the state is alive, and no guest runs any more.
+    unsafe { (*state.0.as_ptr()).host = None };
     let stopped = watched.is_some_and(Watched::finish);
     let result = check(result);
     if stopped {
@@ -294,7 +315,7 @@ unsafe fn guarded(
 
 fn import_modules(
     imports: &[HostImport],
-    slot: &OwnedSlot,
+    state: &OwnedCallState,
 ) -> Result<Vec<ModuleInstance>, Refusal> {
     let mut modules: Vec<(&str, ModuleInstance)> = Vec::new();
     for (number, import) in imports.iter().enumerate() {
@@ -311,13 +332,13 @@ fn import_modules(
         };
         let ty = function_type(&import.signature)?;
         // SAFETY: the type is alive during the call, and copied. `host_function` is what the header asks for. WasmEdge
-        // hands `number` back as it is and never follows it. The slot outlives the function: Instance drops it last.
+        // hands `number` back as it is and never follows it. The state outlives the function: Instance drops it last.
         let function = unsafe {
             ffi::WasmEdge_FunctionInstanceCreateBinding(
                 ty.as_ptr(),
                 Some(host_function),
                 (number + 1) as *mut c_void,
-                slot.0.as_ptr().cast(),
+                state.0.as_ptr().cast(),
                 0,
             )
         };
@@ -364,7 +385,7 @@ fn function_type(signature: &Signature) -> Result<FunctionType, Refusal> {
 /// What WasmEdge calls for every import. Nothing may unwind out of it.
 unsafe extern "C" fn host_function(
     number: *mut c_void,
-    slot: *mut c_void,
+    state: *mut c_void,
     frame: *const ffi::WasmEdge_CallingFrameContext,
     params: *const ffi::WasmEdge_Value,
     params_len: u32,
@@ -372,11 +393,11 @@ unsafe extern "C" fn host_function(
     returns_len: u32,
 ) -> ffi::WasmEdge_Result {
     let call = AssertUnwindSafe(|| -> Result<(), Stop> {
-        let slot: *mut Slot = slot.cast();
+        let state: *mut CallState = state.cast();
         let import = (number as usize).checked_sub(1).ok_or(Stop)?;
-        // SAFETY: `import_modules` gave the slot, which outlives the function. Only this thread reaches it: the guest
+        // SAFETY: `import_modules` gave the state, which outlives the function. Only this thread reaches it: the guest
         // that called runs inside `guarded`, which has the instance to itself.
-        let (host, backing) = unsafe { ((*slot).host.take(), (*slot).backing) };
+        let (host, backing) = unsafe { ((*state).host.take(), (*state).backing) };
         let host = host.ok_or(Stop)?;
         let arguments = if params_len == 0 {
             &[]
@@ -397,7 +418,7 @@ unsafe extern "C" fn host_function(
         // taken out above, so that nobody else uses it meanwhile.
         let result = unsafe { &mut *host.as_ptr() }.call(import, memory.as_mut(), &values[..count]);
         // SAFETY: as at the top.
-        unsafe { (*slot).host = Some(host) };
+        unsafe { (*state).host = Some(host) };
         if let (Some(result), true) = (result?, returns_len == 1 && !returns.is_null()) {
             // SAFETY: WasmEdge passes room for `returns_len` values.
             unsafe { returns.write(raw(result)) };

@@ -1,7 +1,7 @@
 //! The linear memory of an instance.
 
 use crate::maps;
-use roadrunner_core::{Backing, LinearMemory};
+use roadrunner_core::{Backing, LinearMemory, Region};
 use std::marker::PhantomData;
 use std::ptr::NonNull;
 use wasmedge_sys::ffi;
@@ -15,10 +15,12 @@ const HOST_PAGE: usize = 4096;
 pub(crate) struct GuestMemory<'i> {
     context: NonNull<ffi::WasmEdge_MemoryInstanceContext>,
     backing: Backing,
+    /// Where the host has slots in it.
+    slots: &'i [Region],
     instance: PhantomData<&'i mut ()>,
 }
 
-impl GuestMemory<'_> {
+impl<'i> GuestMemory<'i> {
     /// # Safety
     /// For as long as `'i` lasts `context` must be alive, its instance must not run, and nobody else may use its bytes.
     pub(super) unsafe fn new(
@@ -28,8 +30,24 @@ impl GuestMemory<'_> {
         Self {
             context,
             backing,
+            slots: &[],
             instance: PhantomData,
         }
+    }
+
+    /// The same memory, which has slots in these places: their pages are not to be exchanged.
+    pub(crate) fn with_slots<'s>(&'s mut self, slots: &'s [Region]) -> GuestMemory<'s> {
+        GuestMemory {
+            context: self.context,
+            backing: self.backing,
+            slots,
+            instance: PhantomData,
+        }
+    }
+
+    /// As [`with_slots`](Self::with_slots), for as long as the memory itself.
+    pub(super) fn holding(self, slots: &'i [Region]) -> Self {
+        Self { slots, ..self }
     }
 
     /// What can be promised about its pages, found by looking at how they are mapped.
@@ -50,7 +68,8 @@ impl GuestMemory<'_> {
 // SAFETY: `new` promises that the instance is alive and does not run while this exists. WasmEdge keeps `PageSize` pages of
 // 64 KiB mapped readable and writable from the pointer on that it returns (lib/system/allocator.cpp: one reservation,
 // made accessible in place as it grows), and only the guest's memory.grow changes either. Both are asked for in each
-// call. PrivateAnonymous is claimed only where `find_backing` has seen such pages, at a base on a page boundary.
+// call. PrivateAnonymous is claimed only where `find_backing` has seen such pages, at a base on a page boundary, and no
+// slot has been put since.
 unsafe impl LinearMemory for GuestMemory<'_> {
     fn base(&self) -> NonNull<u8> {
         // SAFETY: the context is alive. The result is null if the memory has no bytes mapped.
@@ -65,6 +84,50 @@ unsafe impl LinearMemory for GuestMemory<'_> {
     }
 
     fn backing(&self) -> Backing {
-        self.backing
+        if self.slots.is_empty() {
+            self.backing
+        } else {
+            Backing::Opaque
+        }
+    }
+
+    fn backing_of(&self, region: Region) -> Backing {
+        if self.slots.iter().any(|slot| overlap(*slot, region)) {
+            Backing::Opaque
+        } else {
+            self.backing
+        }
+    }
+}
+
+/// Whether two regions have a byte in common. An empty one has none.
+pub(crate) fn overlap(one: Region, other: Region) -> bool {
+    let end = |region: Region| u128::from(region.offset()) + u128::from(region.len());
+    let begin = one.offset().max(other.offset());
+    u128::from(begin) < end(one).min(end(other))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::overlap;
+    use roadrunner_core::Region;
+
+    #[test]
+    fn regions_overlap_where_they_share_a_byte() {
+        let slot = Region::new(4096, 4096);
+        for (offset, len, expected) in [
+            (0, 4096, false),
+            (0, 4097, true),
+            (8191, 1, true),
+            (8192, 1, false),
+            (5000, 0, false),
+            (5000, 1, true),
+            (0, u64::MAX, true),
+            (u64::MAX, u64::MAX, false),
+        ] {
+            let region = Region::new(offset, len);
+            assert_eq!(overlap(slot, region), expected, "{region}");
+            assert_eq!(overlap(region, slot), expected, "{region}");
+        }
     }
 }

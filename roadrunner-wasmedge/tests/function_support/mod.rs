@@ -2,6 +2,8 @@
 
 #![allow(dead_code)] // not every test needs all of it
 
+pub(crate) mod puppet;
+
 use roadrunner_core::{Deadline, Payload, Region, Sink};
 use roadrunner_wasmedge::function::{
     Function, FunctionError, FunctionOptions, LogLevel, Outbox, Reply, SendError,

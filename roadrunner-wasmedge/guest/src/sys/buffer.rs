@@ -96,11 +96,19 @@ impl Buffer {
         if len < LARGE {
             return Self::zeroed(len);
         }
-        if let Some(mut buffer) = slots::loan_again(len).and_then(|address| kept().take(address)) {
-            if buffer.capacity() >= len {
+        if let Some(address) = slots::loan_again(len) {
+            let block = kept().take(address);
+            match block {
                 // By the ABI the host has written every byte of a block that it loans.
-                buffer.len = len;
-                return Ok(buffer);
+                Some(mut buffer) if buffer.capacity() >= len => {
+                    buffer.len = len;
+                    return Ok(buffer);
+                }
+                // Released as it is dropped.
+                Some(_) => {}
+                None => {
+                    slots::release(address);
+                }
             }
         }
         let bytes = len.checked_next_multiple_of(PAGE).ok_or(out_of_memory)?;
