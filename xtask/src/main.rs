@@ -10,6 +10,7 @@ mod sample;
 mod setup;
 mod talk;
 mod test;
+mod verify;
 
 use std::process::ExitCode;
 
@@ -35,6 +36,7 @@ enum Task {
     /// Check format, lints and documentation, and run every test, on real WasmEdge.
     Test(test::Arguments),
     Prop(prop::Arguments),
+    Verify(verify::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -56,5 +58,6 @@ fn run(task: Task) -> anyhow::Result<()> {
         Task::Demo(arguments) => demo::run(&context, &arguments),
         Task::Test(arguments) => test::run(&context, &arguments),
         Task::Prop(arguments) => prop::run(&context, &arguments),
+        Task::Verify(arguments) => verify::run(&context, &arguments),
     }
 }

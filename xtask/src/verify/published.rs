@@ -1,0 +1,80 @@
+//! The crates that are published, as cargo sees them.
+
+use super::quietly;
+use crate::build::cargo;
+use anyhow::{bail, Context as _, Result};
+use serde::Deserialize;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// A crate of this workspace that is published.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Package {
+    pub(crate) name: String,
+    pub(crate) version: String,
+    pub(crate) manifest_path: PathBuf,
+    pub(crate) dependencies: Vec<Dependency>,
+    pub(crate) features: BTreeMap<String, Vec<String>>,
+    pub(crate) description: Option<String>,
+    pub(crate) license: Option<String>,
+    pub(crate) readme: Option<PathBuf>,
+    pub(crate) rust_version: Option<String>,
+    pub(crate) keywords: Vec<String>,
+    pub(crate) categories: Vec<String>,
+    publish: Option<Vec<String>>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct Dependency {
+    pub(crate) name: String,
+    /// `dev`, `build`, or nothing for an ordinary one.
+    pub(crate) kind: Option<String>,
+    /// `*` where the manifest says no version.
+    pub(crate) req: String,
+    pub(crate) path: Option<PathBuf>,
+}
+
+impl Package {
+    /// Where its manifest lies.
+    pub(crate) fn directory(&self) -> &Path {
+        self.manifest_path.parent().unwrap_or(Path::new("."))
+    }
+
+    /// Dependencies that users get: not those of tests alone.
+    pub(crate) fn needs(&self) -> impl Iterator<Item = &Dependency> {
+        self.dependencies
+            .iter()
+            .filter(|dependency| dependency.kind.as_deref() != Some("dev"))
+    }
+
+    pub(crate) fn needs_wasmedge(&self) -> bool {
+        self.needs()
+            .any(|dependency| dependency.name == "wasmedge-sys")
+    }
+}
+
+/// Every package that is published, each after those that it depends on.
+pub(crate) fn published() -> Result<Vec<Package>> {
+    #[derive(Deserialize)]
+    struct Metadata {
+        packages: Vec<Package>,
+    }
+    let text = quietly(cargo().args(["metadata", "--format-version=1", "--no-deps", "--locked"]))?;
+    let metadata: Metadata = serde_json::from_str(&text).context("what `cargo metadata` said")?;
+    let unpublished = |package: &Package| package.publish.as_deref() == Some(&[]);
+    let mut rest = metadata.packages;
+    rest.retain(|package| !unpublished(package));
+    let mut ordered: Vec<Package> = Vec::new();
+    while !rest.is_empty() {
+        let waits = |package: &Package| {
+            package
+                .needs()
+                .any(|needed| rest.iter().any(|other| other.name == needed.name))
+        };
+        let Some(next) = rest.iter().position(|package| !waits(package)) else {
+            bail!("the published crates depend on each other in a circle");
+        };
+        ordered.push(rest.remove(next));
+    }
+    Ok(ordered)
+}
