@@ -63,9 +63,14 @@ pub enum TransferError {
 }
 
 impl TransferError {
-    /// Sorts an I/O error on an established link: time that ran out, a peer that is gone, or something else.
+    /// Sorts an I/O error on an established link: time that ran out, a peer that is gone, a [`FrameError`] that it was made
+    /// of, or something else.
     #[must_use]
     pub fn from_io(doing: &'static str, source: io::Error) -> Self {
+        let broken_rule = source.get_ref().and_then(|inner| inner.downcast_ref());
+        if let Some(error) = broken_rule {
+            return Self::Protocol(*error);
+        }
         match source.kind() {
             io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => Self::Timeout,
             io::ErrorKind::BrokenPipe

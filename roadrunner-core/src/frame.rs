@@ -6,13 +6,16 @@
 //! | --- | --- |
 //! | 0..2 | `RR` |
 //! | 2 | version, 1 |
-//! | 3 | kind: 1 hello, 2 data, 3 acknowledgement, 4 end |
+//! | 3 | kind: 1 hello, 2 data, 3 acknowledgement, 4 end, 5 release, 6 retirement |
 //! | 4 | data: the method that carries it ([`Method::code`]); else 0 |
 //! | 5 | data: copies that the sender's side made; else 0 |
 //! | 6 | data: 1 if the receiver is to acknowledge it, else 0 |
 //! | 7 | 0 |
-//! | 8..16 | data and acknowledgement: sequence number, from 0; else 0 |
+//! | 8..16 | data, acknowledgement and release: sequence number, from 0; retirement: number of the segment; else 0 |
 //! | 16..24 | bytes that follow: the payload, or the hello's body; else 0 |
+//!
+//! A payload in a segment (methods `map` and `slot` over UNIX sockets) does not follow its header: what follows is a
+//! reference to the segment, of the transport's own form.
 //!
 //! A hello's body is the sender's limit (8 bytes) and the name of the link, UTF-8, up to [`MAX_NAME`] bytes.
 
@@ -48,6 +51,10 @@ pub enum Kind {
     Acknowledgement,
     /// No payload follows.
     End,
+    /// The receiver is done with the payload of this sequence number, which was in a segment.
+    Release,
+    /// No payload will come in the segment of this number again.
+    Retirement,
 }
 
 /// The header of a frame.
@@ -74,6 +81,8 @@ impl Header {
             } => (2, method.code(), copies, acknowledge),
             Kind::Acknowledgement => (3, 0, 0, false),
             Kind::End => (4, 0, 0, false),
+            Kind::Release => (5, 0, 0, false),
+            Kind::Retirement => (6, 0, 0, false),
         };
         let mut bytes = [0; HEADER_LEN];
         bytes[..2].copy_from_slice(&MAGIC);
@@ -108,6 +117,8 @@ impl Header {
             },
             3 => Kind::Acknowledgement,
             4 => Kind::End,
+            5 => Kind::Release,
+            6 => Kind::Retirement,
             other => return Err(FrameError::Kind(other)),
         };
         let header = Self {
@@ -116,7 +127,7 @@ impl Header {
             length,
         };
         let unnumbered = matches!(kind, Kind::Hello | Kind::End);
-        let bodiless = matches!(kind, Kind::Acknowledgement | Kind::End);
+        let bodiless = !matches!(kind, Kind::Hello | Kind::Data { .. });
         if unnumbered && sequence != 0 {
             return Err(FrameError::Field("sequence"));
         }
@@ -263,6 +274,8 @@ mod tests {
         prop_oneof![
             (data, any::<u64>(), any::<u64>()),
             any::<u64>().prop_map(|sequence| (Kind::Acknowledgement, sequence, 0)),
+            any::<u64>().prop_map(|sequence| (Kind::Release, sequence, 0)),
+            any::<u64>().prop_map(|number| (Kind::Retirement, number, 0)),
             any::<u64>().prop_map(|length| (Kind::Hello, 0, length)),
             Just((Kind::End, 0, 0)),
         ]

@@ -14,7 +14,7 @@ use crate::payload::Payload;
 use crate::receipt::{Delivery, Receipt};
 use crate::region::{Region, Span};
 use crate::transfer::Transfer;
-use receiving::{Arriving, Incoming};
+use receiving::{Arriving, Incoming, MOST_UNSAID};
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -134,6 +134,12 @@ impl<W: Wire> StreamLink<W> {
         &self.wire
     }
 
+    /// The stream beneath, for the transport that made it. What is read or written here is lost to the link.
+    #[must_use]
+    pub fn wire_mut(&mut self) -> &mut W {
+        &mut self.wire
+    }
+
     /// Whether the header of a payload has been read already, so that [`recv`](Transfer::recv) has something to do
     /// although the descriptor may not be readable.
     #[must_use]
@@ -188,8 +194,72 @@ impl<W: Wire> StreamLink<W> {
         }
     }
 
+    /// Takes in what the peer says beside payloads: waits for a word, until the deadline, and for no more. False if there
+    /// was none, or if a payload has to be received before anything else can be heard.
+    ///
+    /// # Errors
+    /// As [`recv`](Transfer::recv).
+    pub fn listen(&mut self, deadline: Deadline) -> Result<bool, TransferError> {
+        if self.broken {
+            return Err(TransferError::Broken);
+        }
+        match self.say(Deadline::now()) {
+            Err(TransferError::Timeout | TransferError::PeerClosed) => {}
+            said => self.judge(said)?,
+        }
+        if self.has_body_ahead() {
+            return Ok(false);
+        }
+        let taken = self.take_frame(deadline);
+        let heard = or_wait(self.judge(taken))?;
+        Ok(heard.is_some() && !self.has_body_ahead())
+    }
+
+    /// Sends a frame whose payload of `len` bytes the wire has by other means: `carry` does what [`Wire::carry`] does.
+    ///
+    /// # Errors
+    /// As [`send`](Transfer::send).
+    pub fn send_by(
+        &mut self,
+        len: u64,
+        deadline: Deadline,
+        carry: impl FnOnce(&mut W, Start, &mut u64) -> Result<Carried, TransferError>,
+    ) -> Result<Receipt, TransferError> {
+        if self.broken {
+            return Err(TransferError::Broken);
+        }
+        if self.sending.is_some() {
+            return Err(another_is_partly_sent());
+        }
+        self.start_send(len, deadline)?;
+        let start = Start {
+            sequence: self.next_out,
+            len,
+        };
+        let mut sent = 0;
+        self.wants = Wants::WRITE;
+        match carry(&mut self.wire, start, &mut sent) {
+            Ok(carried) => Ok(self.sent(start, carried)),
+            Err(error) => {
+                self.broken |= sent > 0;
+                self.judge(Err(error))
+            }
+        }
+    }
+
+    fn sent(&mut self, start: Start, carried: Carried) -> Receipt {
+        self.next_out += 1;
+        if carried.acknowledge {
+            self.unacknowledged.push_back(start.sequence);
+        }
+        Receipt::new(start.len, carried.method, carried.copies)
+    }
+
     /// Sends frames without a payload that are due, if they do not have to wait for the payload that is partly sent.
     fn say(&mut self, deadline: Deadline) -> Result<(), TransferError> {
+        if self.unsaid.len() < MOST_UNSAID {
+            self.wire.due(&mut self.unsaid);
+        }
         if self.unsaid.is_empty() {
             return Ok(());
         }
@@ -275,10 +345,7 @@ impl<W: Wire> StreamLink<W> {
             None => self.start_send(payload.len(), deadline)?,
         }
         if self.sending.is_some_and(|earlier| earlier != now) {
-            return Err(TransferError::Io {
-                doing: "send a payload while another is partly sent",
-                source: io::ErrorKind::InvalidInput.into(),
-            });
+            return Err(another_is_partly_sent());
         }
         let start = Start {
             sequence: self.next_out,
@@ -291,11 +358,7 @@ impl<W: Wire> StreamLink<W> {
         {
             Ok(carried) => {
                 self.sending = None;
-                self.next_out += 1;
-                if carried.acknowledge {
-                    self.unacknowledged.push_back(start.sequence);
-                }
-                Ok(Receipt::new(start.len, carried.method, carried.copies))
+                Ok(self.sent(start, carried))
             }
             Err(error) => {
                 self.sending = (now.sent > 0).then_some(now);
@@ -308,6 +371,13 @@ impl<W: Wire> StreamLink<W> {
     fn judge<T>(&mut self, result: Result<T, TransferError>) -> Result<T, TransferError> {
         self.broken |= !matches!(result, Ok(_) | Err(TransferError::Timeout));
         result
+    }
+}
+
+fn another_is_partly_sent() -> TransferError {
+    TransferError::Io {
+        doing: "send a payload while another is partly sent",
+        source: io::ErrorKind::InvalidInput.into(),
     }
 }
 

@@ -19,7 +19,7 @@ pub use link::{link, Link};
 pub use pages::exchange;
 pub use policy::Policy;
 pub use pump::{Pipes, Pump};
-pub use segment::Segment;
+pub use segment::{Audience, Segment};
 pub use slots::{Released, SharedPayload, SlotOptions, SlotReport, Slots, Trust};
 pub use sys::{Exchanged, PageBuffer};
 pub use transfer::transfer;

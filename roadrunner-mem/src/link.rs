@@ -5,7 +5,7 @@ use crate::doorbell::Doorbell;
 use crate::lane::{Lane, Message};
 use crate::pages::{exchangeable, Staged};
 use crate::policy::Policy;
-use crate::slots::{self, SharedPayload, Slots, Trust};
+use crate::slots::{SharedPayload, Slots, Trust};
 use crate::sys::{Ending, Offer};
 use crate::transfer::receive_into;
 use roadrunner_core::memory::preferred_alignment;
@@ -198,7 +198,7 @@ impl Link {
                     let (method, before) = (payload.method(), payload.copies());
                     let (region, copies) = match slots {
                         Some(slots) => slots.receive(payload, sink, self.trust)?,
-                        None => slots::copy_out(&payload, sink)?,
+                        None => payload.copy_out(sink)?,
                     };
                     let method = if copies > 0 { Method::Copy } else { method };
                     return Ok(Delivery::new(

@@ -4,6 +4,7 @@ use nix::errno::Errno;
 use nix::fcntl::{fcntl, FcntlArg, SealFlag};
 use nix::sys::memfd::{memfd_create, MFdFlags};
 use nix::sys::stat::fstat;
+use nix::sys::statfs::{fstatfs, TMPFS_MAGIC};
 use nix::unistd::ftruncate;
 use roadrunner_core::TransferError;
 use std::io;
@@ -17,12 +18,36 @@ pub struct Segment {
     descriptor: OwnedFd,
     len: usize,
     id: u64,
+    /// Who has it, if it has left the process.
+    audience: AtomicU64,
 }
 
-/// What keeps its length as it is, and keeps these seals.
-const SEALS: SealFlag = SealFlag::F_SEAL_SHRINK
-    .union(SealFlag::F_SEAL_GROW)
-    .union(SealFlag::F_SEAL_SEAL);
+/// What keeps its length as it is.
+const SIZE_SEALS: SealFlag = SealFlag::F_SEAL_SHRINK.union(SealFlag::F_SEAL_GROW);
+/// What a passed one has besides: nobody can write to it but through mappings that were there before.
+const PASSED_SEALS: SealFlag = SealFlag::F_SEAL_FUTURE_WRITE.union(SealFlag::F_SEAL_SEAL);
+
+/// Those who can look into a segment for as long as they like: the process at the other end of a link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Audience(u64);
+
+impl Audience {
+    const NOBODY: u64 = 0;
+    const SEVERAL: u64 = u64::MAX;
+
+    /// For one link to another process.
+    #[must_use]
+    pub fn new() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(Audience::NOBODY + 1);
+        Self(NEXT.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+impl Default for Audience {
+    fn default() -> Self {
+        Self::new()
+    }
+}
 
 /// `MFD_NOEXEC_SEAL` (linux/memfd.h): nobody will ever run it as a program.
 const NOEXEC_SEAL: MFdFlags = MFdFlags::from_bits_retain(8);
@@ -50,7 +75,7 @@ impl Segment {
                 return Err(errno.into());
             }
         }
-        fcntl(&descriptor, FcntlArg::F_ADD_SEALS(SEALS))?;
+        fcntl(&descriptor, FcntlArg::F_ADD_SEALS(SIZE_SEALS))?;
         Ok(Self::of(descriptor, len))
     }
 
@@ -61,10 +86,17 @@ impl Segment {
     /// exactly `len` bytes of whole pages long. The descriptor is closed then.
     pub fn from_received(descriptor: OwnedFd, len: u64) -> Result<Self, TransferError> {
         let refused = |why: String| TransferError::Refused(format!("a passed descriptor {why}"));
-        // Only a memfd (or a file of hugetlbfs, which has the same promises) knows seals at all.
+        // Only a memfd knows seals, and a file of hugetlbfs: there a page may be missing when it is touched, which is a
+        // SIGBUS.
         let seals = fcntl(&descriptor, FcntlArg::F_GET_SEALS)
             .map_err(|error| refused(format!("is no memfd: {error}")))?;
-        let missing = SEALS.difference(SealFlag::from_bits_truncate(seals));
+        let kind = fstatfs(&descriptor)
+            .map_err(|error| refused(format!("cannot be looked at: {error}")))?
+            .filesystem_type();
+        if kind != TMPFS_MAGIC {
+            return Err(refused("is no memfd of small pages".to_owned()));
+        }
+        let missing = SIZE_SEALS.difference(SealFlag::from_bits_truncate(seals));
         if !missing.is_empty() {
             return Err(refused(format!("is not sealed: {missing:?} is missing")));
         }
@@ -88,6 +120,7 @@ impl Segment {
             descriptor,
             len,
             id: NEXT.fetch_add(1, Ordering::Relaxed),
+            audience: AtomicU64::new(Audience::NOBODY),
         }
     }
 
@@ -101,6 +134,38 @@ impl Segment {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         false
+    }
+
+    /// The descriptor, to be passed to the process at the other end of a link. From now on nobody can map it to write to
+    /// it, and its [`Slots`](crate::Slots) use it for nobody else.
+    ///
+    /// # Errors
+    /// What fcntl(2) said of its seals; it must not be passed then.
+    pub fn pass_to(&self, audience: Audience) -> io::Result<BorrowedFd<'_>> {
+        let seen = |before| match before {
+            Audience::NOBODY => audience.0,
+            same if same == audience.0 => same,
+            _ => Audience::SEVERAL,
+        };
+        let before = self
+            .audience
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |before| {
+                Some(seen(before))
+            });
+        if before == Ok(Audience::NOBODY) {
+            match fcntl(&self.descriptor, FcntlArg::F_ADD_SEALS(PASSED_SEALS)) {
+                // Sealed by another thread meanwhile.
+                Ok(_) | Err(Errno::EPERM) => {}
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+        Ok(self.descriptor.as_fd())
+    }
+
+    /// Whether nobody outside the process has it but this audience.
+    pub(crate) fn is_seen_by(&self, audience: Option<Audience>) -> bool {
+        let seen = self.audience.load(Ordering::Relaxed);
+        seen == Audience::NOBODY || audience == Some(Audience(seen))
     }
 
     /// What tells it from every other of this process.
@@ -118,7 +183,9 @@ impl AsFd for Segment {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use roadrunner_core::testing::skipped;
     use std::fs::File;
+    use std::io::Write;
 
     fn refusal(descriptor: OwnedFd, len: u64) -> String {
         match Segment::from_received(descriptor, len) {
@@ -137,6 +204,16 @@ mod tests {
     }
 
     #[test]
+    fn pages_that_may_be_missing_are_refused() {
+        let huge = MFdFlags::MFD_ALLOW_SEALING | MFdFlags::MFD_HUGETLB | MFdFlags::MFD_HUGE_2MB;
+        let Ok(descriptor) = memfd_create(c"test", huge) else {
+            return skipped("segment", "this kernel has no large pages for memfds");
+        };
+        fcntl(&descriptor, FcntlArg::F_ADD_SEALS(SIZE_SEALS)).expect("sealed");
+        assert!(refusal(descriptor, 0).contains("small pages"));
+    }
+
+    #[test]
     fn a_segment_of_ours_is_accepted() {
         let ours = Segment::new(5000).expect("a segment");
         assert_eq!(ours.len(), 8192);
@@ -145,6 +222,24 @@ mod tests {
         assert_eq!(theirs.len(), 8192);
         assert!(ftruncate(&ours, 4096).is_err(), "it shrank");
         assert!(ftruncate(&ours, 12288).is_err(), "it grew");
+    }
+
+    #[test]
+    fn a_passed_segment_is_written_by_nobody_else() {
+        let ours = Segment::new(4096).expect("a segment");
+        let file = |descriptor: BorrowedFd<'_>| {
+            File::from(descriptor.try_clone_to_owned().expect("a descriptor"))
+        };
+        file(ours.as_fd()).write_all(b"1").expect("not passed yet");
+        let (one, other) = (Audience::new(), Audience::new());
+        assert!(ours.is_seen_by(None) && ours.is_seen_by(Some(one)));
+        let passed = ours.pass_to(one).expect("sealed");
+        assert!(file(passed).write_all(b"2").is_err(), "it was written to");
+        ours.pass_to(one).expect("again");
+        assert!(ours.is_seen_by(Some(one)));
+        assert!(!ours.is_seen_by(None) && !ours.is_seen_by(Some(other)));
+        ours.pass_to(other).expect("again");
+        assert!(!ours.is_seen_by(Some(one)) && !ours.is_seen_by(Some(other)));
     }
 
     #[test]
@@ -162,7 +257,6 @@ mod tests {
             None,
             Some(SealFlag::F_SEAL_GROW),
             Some(SealFlag::F_SEAL_SHRINK),
-            Some(SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW),
         ] {
             assert!(
                 refusal(memfd(4096, seals), 4096).contains("not sealed"),
@@ -177,7 +271,7 @@ mod tests {
             (4096, u64::MAX),
         ] {
             assert!(
-                refusal(memfd(size, Some(SEALS)), said).contains("bytes long"),
+                refusal(memfd(size, Some(SIZE_SEALS)), said).contains("bytes long"),
                 "{size}"
             );
         }

@@ -6,13 +6,12 @@ mod received;
 
 pub use payload::{SharedPayload, Trust};
 
+use crate::segment::Audience;
 use crate::sys::PAGE;
 use lent::Lent;
-pub(crate) use received::copy_out;
 use received::Received;
 use roadrunner_core::{Backing, LinearMemory, Region, Sink, Span, TransferError};
 use std::io;
-use std::sync::Arc;
 
 /// How much the slots of one linear memory may take.
 #[derive(Debug, Clone)]
@@ -82,6 +81,8 @@ pub struct Slots {
     received: Vec<Received>,
     /// Places without a slot.
     spare: Vec<Place>,
+    /// Who outside the process may see all that is put into them.
+    audience: Option<Audience>,
 }
 
 static_assertions::assert_impl_all!(Slots: Send);
@@ -96,11 +97,22 @@ impl Slots {
         }
     }
 
+    /// None yet, of which all that leave the process go to this audience: segments that it has can be used again. Without,
+    /// a segment that was [passed](crate::Segment::pass_to) to another process is not.
+    #[must_use]
+    pub fn for_audience(options: SlotOptions, audience: Audience) -> Self {
+        Self {
+            audience: Some(audience),
+            ..Self::new(options)
+        }
+    }
+
     /// A free slot that has a place in this memory already and takes `len` bytes, if there is one: it is on loan from
     /// now on. It holds what the function wrote to it when it last had it, or zeros.
     pub fn loan(&mut self, memory: &mut dyn LinearMemory, len: u64) -> Option<Region> {
         let wanted = usize::try_from(len).ok()?;
-        let free = |lent: &mut Lent| lent.place.is_some() && lent.is_free();
+        let audience = self.audience;
+        let free = |lent: &mut Lent| lent.place.is_some() && lent.is_free_for(audience);
         if let Some(at) = lent::best(&mut self.lent, wanted, free) {
             return self.lent[at].lend(memory, len);
         }
@@ -175,7 +187,8 @@ impl Slots {
         let (id, len) = (payload.segment().id(), payload.len());
         drop(payload);
         let ours = self.lent.iter_mut().find(|lent| lent.segment().id() == id);
-        ours.is_some_and(|lent| lent.is_free() && lent.lend(memory, len).is_some())
+        let audience = self.audience;
+        ours.is_some_and(|lent| lent.is_free_for(audience) && lent.lend(memory, len).is_some())
     }
 
     /// Copies any region into a segment, once, to be sent to many receivers, each of which sees it as its own.
@@ -189,7 +202,8 @@ impl Slots {
         region: Region,
     ) -> Result<SharedPayload, TransferError> {
         let source = region.span(memory)?;
-        let parked = |lent: &mut Lent| lent.is_parked() && lent.is_free();
+        let audience = self.audience;
+        let parked = |lent: &mut Lent| lent.is_parked() && lent.is_free_for(audience);
         let at = match lent::best(&mut self.lent, source.len(), parked) {
             Some(at) => at,
             None => {
@@ -267,8 +281,14 @@ impl Slots {
         }
     }
 
-    /// Takes a payload that was sent to the function, by a link of this `trust`.
-    pub(crate) fn receive(
+    /// Brings a payload that was sent to the function, by a link of this `trust`, into the sink's memory, whose slots these
+    /// are: mapped if that can be, else copied. Says where it is, and how many times it was copied here. For
+    /// implementers of links.
+    ///
+    /// # Errors
+    /// What the sink returned, [`OutOfBounds`](TransferError::OutOfBounds) or [`NoRoom`](TransferError::NoRoom) if the
+    /// region that it reserved is not what was asked for, [`Io`](TransferError::Io) if the system refuses.
+    pub fn receive(
         &mut self,
         payload: SharedPayload,
         sink: &mut dyn Sink,
@@ -355,6 +375,3 @@ impl Place {
 fn failed(doing: &'static str, source: io::Error) -> TransferError {
     TransferError::Io { doing, source }
 }
-
-/// Held by everyone for whom a segment must stay as it is.
-type Hold = Arc<()>;

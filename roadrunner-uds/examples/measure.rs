@@ -7,14 +7,17 @@
 
 use nix::sys::resource::{getrusage, UsageWho};
 use roadrunner_core::{Deadline, Payload, Region, Span, Transfer};
-use roadrunner_mem::{PageBuffer, PAGE_SIZE};
+use roadrunner_mem::{PageBuffer, Slots, PAGE_SIZE};
 use roadrunner_uds::{connect, Address, Listener, Options, Preference};
 use std::error::Error;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-const WAYS: [(&str, Preference); 2] =
-    [("write", Preference::Write), ("splice", Preference::Splice)];
+const WAYS: [(&str, Preference); 3] = [
+    ("write", Preference::Write),
+    ("splice", Preference::Splice),
+    ("segment", Preference::Segment),
+];
 
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<_> = std::env::args().skip(1).collect();
@@ -43,6 +46,7 @@ fn options(way: &str, chunk: u64) -> Options {
         .prefer(preference.map_or_else(Preference::default, |(_, preference)| *preference))
         .chunk(chunk as usize)
         .splice_from(0)
+        .segment_from(0)
 }
 
 fn deadline() -> Deadline {
@@ -58,14 +62,19 @@ fn receive(bytes: u64, rounds: u64, chunk: u64, way: &str) -> Result<(), Box<dyn
         .spawn()?;
     let mut link = listener.accept(deadline())?;
     let mut memory = PageBuffer::new(bytes as usize)?;
-    let warm_up = link.recv(&mut memory, deadline())?;
+    let mut slots = Slots::default();
+    let warm_up = link.recv_with(&mut slots, &mut memory, deadline())?;
+    slots.release(&mut memory, warm_up.region().offset())?;
     let mut times = Vec::new();
     let mut receiving = Duration::ZERO;
     for _ in 0..rounds {
         let (before, cpu) = (Instant::now(), cpu()?);
-        let region = link.recv(&mut memory, deadline())?.region();
+        let region = link
+            .recv_with(&mut slots, &mut memory, deadline())?
+            .region();
         receiving += self::cpu()? - cpu;
         look(region.span(&mut memory)?);
+        slots.release(&mut memory, region.offset())?;
         times.push(before.elapsed());
     }
     sender.wait()?;

@@ -7,6 +7,8 @@ mod bind;
 mod link;
 mod listener;
 mod options;
+mod segments;
+mod socket;
 #[allow(unsafe_code)]
 mod sys;
 mod wire;

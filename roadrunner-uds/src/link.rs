@@ -4,14 +4,218 @@ use crate::address::Address;
 use crate::bind::try_connect;
 use crate::options::Options;
 use crate::wire::UnixWire;
-use roadrunner_core::stream::StreamLink;
-use roadrunner_core::{Deadline, TransferError};
+use roadrunner_core::stream::{StreamLink, Wants};
+use roadrunner_core::{Deadline, Delivery, Payload, Receipt, Sink, Transfer, TransferError};
+use roadrunner_mem::{SharedPayload, Slots};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 use std::{io, thread};
 
-/// One end of a link between two processes of one host. [`wire`](StreamLink::wire) says who is at the other end.
-pub type Link = StreamLink<UnixWire>;
+/// One end of a link between two processes of one host. [`wire`](Self::wire) says who is at the other end.
+///
+/// It belongs to one function: pages of a payload that was given away and spliced come back, with what was in them, in
+/// exchange for those of a later payload from the same memory.
+#[derive(Debug)]
+pub struct Link(StreamLink<UnixWire>);
+
+impl Link {
+    /// Opens a link named `name` from the side that connected, taking payloads of up to `limit` bytes.
+    ///
+    /// # Errors
+    /// As [`StreamLink::connect`].
+    pub fn connect(
+        wire: UnixWire,
+        name: &str,
+        limit: u64,
+        deadline: Deadline,
+    ) -> Result<Self, TransferError> {
+        StreamLink::connect(wire, name, limit, deadline).map(Self)
+    }
+
+    /// Opens a link from the side that accepted; its name is the one that the peer says.
+    ///
+    /// # Errors
+    /// As [`StreamLink::connect`].
+    pub fn accept(wire: UnixWire, limit: u64, deadline: Deadline) -> Result<Self, TransferError> {
+        StreamLink::accept(wire, limit, deadline).map(Self)
+    }
+
+    pub(crate) fn of(link: StreamLink<UnixWire>) -> Self {
+        Self(link)
+    }
+
+    /// The name that the connecting side gave the link. It comes from the peer.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.0.name()
+    }
+
+    /// Bytes of the longest payload that both sides take.
+    #[must_use]
+    pub fn limit(&self) -> u64 {
+        self.0.limit()
+    }
+
+    /// The stream beneath.
+    #[must_use]
+    pub fn wire(&self) -> &UnixWire {
+        self.0.wire()
+    }
+
+    /// Whether the header of a payload has been read already, so that [`recv`](Transfer::recv) has something to do
+    /// although the descriptor may not be readable.
+    #[must_use]
+    pub fn has_pending(&self) -> bool {
+        self.0.has_pending()
+    }
+
+    /// What to wait for before what could not be done without waiting is tried again.
+    #[must_use]
+    pub fn wants(&self) -> Wants {
+        self.0.wants()
+    }
+
+    /// Sends a payload as far as that goes without waiting; see [`StreamLink::try_send`].
+    ///
+    /// # Errors
+    /// As [`StreamLink::try_send`].
+    pub fn try_send(&mut self, payload: Payload<'_>) -> Result<Option<Receipt>, TransferError> {
+        self.hear_releases()?;
+        self.0.try_send(payload)
+    }
+
+    /// Receives the next payload as far as that goes without waiting; see [`StreamLink::try_recv`].
+    ///
+    /// # Errors
+    /// As [`recv`](Transfer::recv).
+    pub fn try_recv(&mut self, sink: &mut dyn Sink) -> Result<Option<Delivery>, TransferError> {
+        self.0.try_recv(sink)
+    }
+
+    /// Closes this end as far as that goes without waiting; see [`StreamLink::try_close`].
+    ///
+    /// # Errors
+    /// As [`close`](Transfer::close).
+    pub fn try_close(&mut self) -> Result<bool, TransferError> {
+        self.0.try_close()
+    }
+
+    /// Gives up a payload that [`try_recv`](Self::try_recv) has begun to receive; see [`StreamLink::abandon`].
+    pub fn abandon(&mut self, sink: &mut dyn Sink) {
+        self.0.abandon(sink);
+    }
+
+    /// Takes in what the peer says beside payloads, such as which segments it is done with, until it has said something or
+    /// the deadline passes; see [`StreamLink::listen`].
+    ///
+    /// # Errors
+    /// As [`recv`](Transfer::recv).
+    pub fn listen(&mut self, deadline: Deadline) -> Result<bool, TransferError> {
+        self.0.listen(deadline)
+    }
+
+    /// Sends a payload that is in a segment ([`Slots::share`]), which the receiver maps or copies. It stays the caller's
+    /// as well, to be sent by other links, or dropped: many receivers, one segment.
+    ///
+    /// Up to 64 payloads may be with the receiver at a time; then this waits until it has released one.
+    ///
+    /// # Errors
+    /// As [`send`](Transfer::send); [`Refused`](TransferError::Refused) for a payload that was handed over to a trusted
+    /// link.
+    pub fn send_shared(
+        &mut self,
+        payload: &SharedPayload,
+        deadline: Deadline,
+    ) -> Result<Receipt, TransferError> {
+        if !payload.may_go(None) {
+            return Err(TransferError::Refused(
+                "the payload was handed over for another link, whose receiver still reaches it"
+                    .to_owned(),
+            ));
+        }
+        self.hear_releases()?;
+        while self.wire().segments().are_full() {
+            if !self.0.listen(deadline)? {
+                return Err(TransferError::Timeout);
+            }
+        }
+        self.0
+            .send_by(payload.len(), deadline, |wire, start, sent| {
+                wire.pass(start, payload, sent, deadline)
+            })
+    }
+
+    /// Receives like [`recv`](Transfer::recv), and maps what was sent in a segment into the sink's memory, whose slots
+    /// these are. Such a region is given back by [`Slots::release`]; the sender is told with the next operation on this
+    /// link.
+    ///
+    /// # Errors
+    /// As for [`recv`](Transfer::recv).
+    pub fn recv_with(
+        &mut self,
+        slots: &mut Slots,
+        sink: &mut dyn Sink,
+        deadline: Deadline,
+    ) -> Result<Delivery, TransferError> {
+        self.with(slots, |link| link.recv(sink, deadline))
+    }
+
+    /// Receives like [`recv_with`](Self::recv_with), as far as that goes without waiting.
+    ///
+    /// # Errors
+    /// As for [`recv`](Transfer::recv).
+    pub fn try_recv_with(
+        &mut self,
+        slots: &mut Slots,
+        sink: &mut dyn Sink,
+    ) -> Result<Option<Delivery>, TransferError> {
+        self.with(slots, |link| link.try_recv(sink))
+    }
+
+    /// Hears which segments are free again, if any are away.
+    fn hear_releases(&mut self) -> Result<(), TransferError> {
+        while self.wire().segments().are_out() && self.0.listen(Deadline::now())? {}
+        Ok(())
+    }
+
+    /// Lends the wire the slots for one operation.
+    fn with<T>(
+        &mut self,
+        slots: &mut Slots,
+        operation: impl FnOnce(&mut StreamLink<UnixWire>) -> T,
+    ) -> T {
+        self.0.wire_mut().swap_slots(Some(std::mem::take(slots)));
+        let done = operation(&mut self.0);
+        *slots = self.0.wire_mut().swap_slots(None).unwrap_or_default();
+        done
+    }
+}
+
+impl Transfer for Link {
+    fn send(&mut self, payload: Payload<'_>, deadline: Deadline) -> Result<Receipt, TransferError> {
+        self.hear_releases()?;
+        self.0.send(payload, deadline)
+    }
+
+    fn recv(&mut self, sink: &mut dyn Sink, deadline: Deadline) -> Result<Delivery, TransferError> {
+        self.0.recv(sink, deadline)
+    }
+
+    fn close(&mut self, deadline: Deadline) -> Result<(), TransferError> {
+        self.0.close(deadline)
+    }
+
+    fn is_open(&self) -> bool {
+        self.0.is_open()
+    }
+}
+
+impl AsFd for Link {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
 
 const FIRST_PAUSE: Duration = Duration::from_millis(1);
 const LONGEST_PAUSE: Duration = Duration::from_millis(50);

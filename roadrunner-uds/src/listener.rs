@@ -4,7 +4,8 @@ use crate::address::Address;
 use crate::bind::{bind_and_listen, bind_file, SocketFile};
 use crate::link::{at, Link};
 use crate::options::Options;
-use crate::wire::{wait, Peer, UnixWire};
+use crate::socket::wait;
+use crate::wire::{Peer, UnixWire};
 use nix::poll::{PollFd, PollFlags};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::time::TimeSpec;
@@ -164,10 +165,10 @@ impl Listener {
         match self.waiting[index].opening.open(Deadline::now()) {
             Err(TransferError::Timeout) => Ok(None),
             Ok(link) => {
-                // It may be out of the number already.
+                // It was added when it came; if it cannot be taken out, it tells of a number that nobody has.
                 let _ = self.epoll.delete(&link);
                 self.forget(index)?;
-                Ok(Some(link))
+                Ok(Some(Link::of(link)))
             }
             Err(error) => {
                 self.forget(index)?;

@@ -16,6 +16,10 @@ pub enum Preference {
     /// Spliced from [`Options::splice_from`] on where that can be done, and written otherwise. It can be done with
     /// payloads that are given away and whose memory is [`PrivateAnonymous`](roadrunner_core::Backing).
     Splice,
+    /// Copied into a segment from [`Options::segment_from`] on, which is passed to the receiver: a receiver with slots
+    /// ([`Link::recv_with`](crate::Link::recv_with)) maps it, any other copies it out. Where there is no segment free, as
+    /// [`Auto`](Self::Auto).
+    Segment,
 }
 
 /// How to listen, to connect and to carry.
@@ -35,6 +39,7 @@ pub struct Options {
     preference: Preference,
     pipes: Pipes,
     splice_from: u64,
+    segment_from: u64,
 }
 
 impl Default for Options {
@@ -49,6 +54,7 @@ impl Default for Options {
             preference: Preference::Auto,
             pipes: Pipes::new(256 << 10),
             splice_from: 1 << 20,
+            segment_from: 1 << 20,
         }
     }
 }
@@ -106,6 +112,17 @@ impl Options {
     pub fn splice_from(mut self, bytes: u64) -> Self {
         self.splice_from = bytes;
         self
+    }
+
+    /// Bytes of the smallest payload that [`Preference::Segment`] copies into a segment.
+    #[must_use]
+    pub fn segment_from(mut self, bytes: u64) -> Self {
+        self.segment_from = bytes;
+        self
+    }
+
+    pub(crate) fn segment_bytes(&self) -> Option<u64> {
+        (self.preference == Preference::Segment).then_some(self.segment_from)
     }
 
     /// What splices on a link, if anything does.

@@ -1,4 +1,5 @@
-//! The unsafe code of this crate: the two system calls that move payloads between a socket and raw memory.
+//! The unsafe code of this crate: the system calls that move payloads between a socket and raw memory, and descriptors
+//! from process to process.
 //!
 //! They take addresses instead of slices, because a Rust slice would promise that nobody else writes the bytes.
 
@@ -6,24 +7,104 @@ use nix::errno::Errno;
 use nix::libc;
 use roadrunner_core::Span;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
-/// `recv(2)` without waiting.
-pub(crate) fn recv(socket: BorrowedFd<'_>, into: Span<'_>) -> io::Result<usize> {
-    // SAFETY: a Span is valid for writes of its length, and the kernel writes no more than that.
-    let count = unsafe {
-        libc::recv(
-            socket.as_raw_fd(),
-            into.as_ptr().cast(),
-            into.len(),
-            libc::MSG_DONTWAIT,
-        )
-    };
-    usize::try_from(count).map_err(|_| Errno::last().into())
+/// Descriptors that are taken in with one call; with more the message counts as cut.
+const MOST: usize = 4;
+const DESCRIPTOR: usize = size_of::<libc::c_int>();
+/// Bytes for a control message of that many.
+// SAFETY: CMSG_SPACE computes a number from a number.
+const ROOM: usize = unsafe { libc::CMSG_SPACE((MOST * DESCRIPTOR) as u32) } as usize;
+
+/// Room for control messages, aligned as their headers have to be.
+#[repr(C)]
+struct Control {
+    header: [libc::cmsghdr; 0],
+    bytes: [u8; ROOM],
 }
 
-/// `sendmsg(2)` of `head` followed by `body`, without waiting and without `SIGPIPE`.
-pub(crate) fn send(socket: BorrowedFd<'_>, head: &[u8], body: Span<'_>) -> io::Result<usize> {
+impl Control {
+    const EMPTY: Self = Self {
+        header: [],
+        bytes: [0; ROOM],
+    };
+}
+
+/// What came with bytes.
+#[derive(Debug, Default)]
+pub(crate) struct Passed {
+    /// Each is this process's own, and closed when it is dropped.
+    pub(crate) descriptors: Vec<OwnedFd>,
+    /// There were more, which the kernel has closed.
+    pub(crate) cut: bool,
+}
+
+/// `recvmsg(2)` without waiting: bytes, and descriptors that were passed with them.
+pub(crate) fn recv(
+    socket: BorrowedFd<'_>,
+    into: Span<'_>,
+    passed: &mut Passed,
+) -> io::Result<usize> {
+    let mut part = libc::iovec {
+        iov_base: into.as_ptr().cast(),
+        iov_len: into.len(),
+    };
+    let mut control = Control::EMPTY;
+    let mut message = empty_message();
+    message.msg_iov = &mut part;
+    message.msg_iovlen = 1;
+    message.msg_control = std::ptr::from_mut(&mut control).cast();
+    message.msg_controllen = ROOM;
+    // SAFETY: `message` points at `part`, which describes a Span, valid for writes of its length, and at `control`, whose
+    // length it says; both outlive the call.
+    let count = unsafe {
+        libc::recvmsg(
+            socket.as_raw_fd(),
+            &mut message,
+            libc::MSG_DONTWAIT | libc::MSG_CMSG_CLOEXEC,
+        )
+    };
+    let count = usize::try_from(count).map_err(|_| io::Error::from(Errno::last()))?;
+    passed.cut |= message.msg_flags & libc::MSG_CTRUNC != 0;
+    // SAFETY: the kernel has filled `control` and set its length; the message is as recvmsg(2) left it.
+    unsafe { take_descriptors(&message, &mut passed.descriptors) };
+    Ok(count)
+}
+
+/// Owns what a received message carries.
+///
+/// # Safety
+/// `message` must be as `recvmsg(2)` left it, with the control buffer still there, and looked at by this function once.
+unsafe fn take_descriptors(message: &libc::msghdr, descriptors: &mut Vec<OwnedFd>) {
+    // SAFETY: by the contract of this function the control buffer is well-formed.
+    let mut next = unsafe { libc::CMSG_FIRSTHDR(message) };
+    // SAFETY: CMSG_FIRSTHDR and CMSG_NXTHDR give null or a header that lies within the buffer.
+    while let Some(header) = unsafe { next.as_ref() } {
+        if (header.cmsg_level, header.cmsg_type) == (libc::SOL_SOCKET, libc::SCM_RIGHTS) {
+            // SAFETY: it computes a pointer into, or to the end of, the same control message.
+            let data = unsafe { libc::CMSG_DATA(header) };
+            // SAFETY: CMSG_LEN computes a number from a number.
+            let before = unsafe { libc::CMSG_LEN(0) } as usize;
+            let count = header.cmsg_len.saturating_sub(before) / DESCRIPTOR;
+            for at in 0..count {
+                // SAFETY: the kernel wrote `count` descriptors there, not necessarily aligned.
+                let descriptor = unsafe { data.cast::<libc::c_int>().add(at).read_unaligned() };
+                // SAFETY: the kernel made it for this process with this message, and the caller looks at it once.
+                descriptors.push(unsafe { OwnedFd::from_raw_fd(descriptor) });
+            }
+        }
+        // SAFETY: as for CMSG_FIRSTHDR; `header` is of this message.
+        next = unsafe { libc::CMSG_NXTHDR(message, header) };
+    }
+}
+
+/// `sendmsg(2)` of `head` followed by `body`, without waiting and without `SIGPIPE`; `descriptor` goes with the first byte.
+pub(crate) fn send(
+    socket: BorrowedFd<'_>,
+    head: &[u8],
+    body: Span<'_>,
+    descriptor: Option<BorrowedFd<'_>>,
+) -> io::Result<usize> {
     let mut parts = [
         libc::iovec {
             iov_base: head.as_ptr().cast_mut().cast(),
@@ -34,12 +115,28 @@ pub(crate) fn send(socket: BorrowedFd<'_>, head: &[u8], body: Span<'_>) -> io::R
             iov_len: body.len(),
         },
     ];
-    // SAFETY: msghdr is plain data for which all zeros (no name, no control message, no parts) is a valid value.
-    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+    let mut control = Control::EMPTY;
+    let mut message = empty_message();
     message.msg_iov = parts.as_mut_ptr();
     message.msg_iovlen = parts.len();
-    // SAFETY: `message` points at `parts`, which points at `head` and `body`; all of them outlive the call, and the
-    // kernel only reads them.
+    if let Some(descriptor) = descriptor {
+        message.msg_control = std::ptr::from_mut(&mut control).cast();
+        // SAFETY: CMSG_SPACE computes a number from a number.
+        message.msg_controllen = unsafe { libc::CMSG_SPACE(DESCRIPTOR as u32) } as usize;
+        // SAFETY: the buffer is aligned as a header and has room for one with a descriptor, so that the header is not
+        // null and its data lie within.
+        unsafe {
+            let header = libc::CMSG_FIRSTHDR(&message);
+            (*header).cmsg_level = libc::SOL_SOCKET;
+            (*header).cmsg_type = libc::SCM_RIGHTS;
+            (*header).cmsg_len = libc::CMSG_LEN(DESCRIPTOR as u32) as usize;
+            libc::CMSG_DATA(header)
+                .cast::<libc::c_int>()
+                .write_unaligned(descriptor.as_raw_fd());
+        }
+    }
+    // SAFETY: `message` points at `parts`, which points at `head` and `body`, and at `control`; all of them outlive the
+    // call, and the kernel only reads them.
     let count = unsafe {
         libc::sendmsg(
             socket.as_raw_fd(),
@@ -48,4 +145,9 @@ pub(crate) fn send(socket: BorrowedFd<'_>, head: &[u8], body: Span<'_>) -> io::R
         )
     };
     usize::try_from(count).map_err(|_| Errno::last().into())
+}
+
+fn empty_message() -> libc::msghdr {
+    // SAFETY: msghdr is plain data for which all zeros (no name, no control message, no parts) is a valid value.
+    unsafe { std::mem::zeroed() }
 }

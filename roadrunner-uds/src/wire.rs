@@ -1,13 +1,13 @@
 //! A [`Wire`] over a connected UNIX stream socket.
 
 use crate::options::Options;
-use crate::sys;
-use nix::poll::{ppoll, PollFd, PollFlags};
+use crate::segments::{surplus, Segments};
+use crate::socket::Socket;
 use nix::sys::socket::{getsockopt, setsockopt, sockopt};
-use nix::sys::time::TimeSpec;
+use roadrunner_core::frame::{FrameError, Header};
 use roadrunner_core::stream::{write_frame, Carried, Start, Wire};
-use roadrunner_core::{Deadline, Payload, Span, TransferError};
-use roadrunner_mem::Pump;
+use roadrunner_core::{Deadline, Method, Payload, Region, Sink, Span, TransferError};
+use roadrunner_mem::{Pump, SharedPayload, Slots};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::{fmt, io};
@@ -58,6 +58,11 @@ pub struct UnixWire {
     peer: Peer,
     /// Splices what it can, if that is asked for.
     pump: Option<Pump>,
+    segments: Segments,
+    /// Bytes of the smallest payload that is copied into a segment, if any is.
+    segment_from: Option<u64>,
+    /// Where payloads in segments are received into, during a call that brings slots.
+    slots: Option<Slots>,
 }
 
 impl UnixWire {
@@ -88,9 +93,12 @@ impl UnixWire {
             )));
         }
         Ok(Self {
-            socket: Socket(socket),
+            socket: Socket::new(socket),
             peer,
             pump: options.pump(),
+            segments: Segments::new(options.limit_bytes()),
+            segment_from: options.segment_bytes(),
+            slots: None,
         })
     }
 
@@ -99,14 +107,26 @@ impl UnixWire {
     pub fn peer(&self) -> Peer {
         self.peer
     }
-}
 
-/// Waits for one of the events, the deadline or a signal, whichever is first.
-pub(crate) fn wait(events: &mut [PollFd<'_>], deadline: Deadline) -> io::Result<()> {
-    let timeout = deadline.remaining().unwrap_or_default();
-    match ppoll(events, Some(TimeSpec::from_duration(timeout)), None) {
-        Ok(_) | Err(nix::errno::Errno::EINTR) => Ok(()),
-        Err(error) => Err(error.into()),
+    /// Passes a payload that is in a segment already.
+    pub(crate) fn pass(
+        &mut self,
+        start: Start,
+        payload: &SharedPayload,
+        sent: &mut u64,
+        deadline: Deadline,
+    ) -> Result<Carried, TransferError> {
+        self.segments
+            .pass(&mut self.socket, start, payload, sent, deadline)
+    }
+
+    pub(crate) fn segments(&self) -> &Segments {
+        &self.segments
+    }
+
+    /// Lends the slots that payloads are received into, or takes them back.
+    pub(crate) fn swap_slots(&mut self, slots: Option<Slots>) -> Option<Slots> {
+        std::mem::replace(&mut self.slots, slots)
     }
 }
 
@@ -126,6 +146,13 @@ impl Wire for UnixWire {
         sent: &mut u64,
         deadline: Deadline,
     ) -> Result<Carried, TransferError> {
+        let passes = self.segment_from.is_some_and(|from| payload.len() >= from);
+        // What is partly sent by another method goes on by it.
+        if passes && *sent == 0 && !self.segments.are_full() {
+            if let Some(copy) = self.segments.copy_in(payload) {
+                return self.pass(start, &copy, sent, deadline);
+            }
+        }
         if let Some(pump) = &mut self.pump {
             let spliced = pump.carry(&mut self.socket, start, payload, sent, deadline)?;
             if let Some(carried) = spliced {
@@ -135,57 +162,43 @@ impl Wire for UnixWire {
         write_frame(self, start, payload.span()?, sent, deadline)
     }
 
+    fn take(
+        &mut self,
+        start: Start,
+        carried: Carried,
+        sink: &mut dyn Sink,
+        deadline: Deadline,
+    ) -> Result<Option<(Region, Method, u8)>, TransferError> {
+        if !matches!(carried.method, Method::Map | Method::Slot) {
+            return match self.socket.take_passed() {
+                None => Ok(None),
+                Some(_) => Err(surplus().into()),
+            };
+        }
+        let payload = self
+            .segments
+            .receive(&mut self.socket, start, carried, deadline)?;
+        let method = payload.method();
+        let (region, copies) = match &mut self.slots {
+            Some(slots) => slots.receive(payload, sink, None)?,
+            None => payload.copy_out(sink)?,
+        };
+        let method = if copies > 0 { Method::Copy } else { method };
+        Ok(Some((region, method, copies)))
+    }
+
+    fn heard(&mut self, header: Header) -> Result<(), FrameError> {
+        self.segments.heard(header)
+    }
+
+    fn due(&mut self, frames: &mut Vec<u8>) {
+        self.segments.due(frames);
+    }
+
     fn acknowledged(&mut self, sequence: u64) {
         if let Some(pump) = &mut self.pump {
             pump.acknowledge(sequence);
         }
-    }
-}
-
-/// The socket itself: what reads, writes and waits.
-#[derive(Debug)]
-struct Socket(UnixStream);
-
-impl Socket {
-    /// Repeats `operation` until it does something other than wait, or the deadline passes.
-    fn patiently(
-        &self,
-        events: PollFlags,
-        deadline: Deadline,
-        mut operation: impl FnMut(BorrowedFd<'_>) -> io::Result<usize>,
-    ) -> io::Result<usize> {
-        loop {
-            match operation(self.0.as_fd()) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    if deadline.has_passed() {
-                        return Err(io::ErrorKind::TimedOut.into());
-                    }
-                    wait(&mut [PollFd::new(self.0.as_fd(), events)], deadline)?;
-                }
-                done => return done,
-            }
-        }
-    }
-}
-
-impl Wire for Socket {
-    fn read(&mut self, into: Span<'_>, deadline: Deadline) -> io::Result<usize> {
-        self.patiently(PollFlags::POLLIN, deadline, |socket| {
-            sys::recv(socket, into)
-        })
-    }
-
-    fn write(&mut self, head: &[u8], body: Span<'_>, deadline: Deadline) -> io::Result<usize> {
-        self.patiently(PollFlags::POLLOUT, deadline, |socket| {
-            sys::send(socket, head, body)
-        })
-    }
-}
-
-impl AsFd for Socket {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
     }
 }
 

@@ -23,6 +23,13 @@ fn writing() -> (Link, Link) {
     pair("faults", &options).expect("a pair")
 }
 
+fn passing() -> (Link, Link) {
+    let options = Options::default()
+        .prefer(Preference::Segment)
+        .segment_from(0);
+    pair("faults", &options).expect("a pair")
+}
+
 /// Small enough to fail at every byte.
 const INLINE: Hop<'static, Link> = Hop {
     name: "uds, inline",
@@ -32,7 +39,7 @@ const INLINE: Hop<'static, Link> = Hop {
     offset: 13,
     given: false,
     method: Method::Inline,
-    calls: &[Call::Sendmsg, Call::Recv],
+    calls: &[Call::Sendmsg, Call::Recvmsg],
 };
 
 const WRITE: Hop<'static, Link> = Hop {
@@ -53,13 +60,41 @@ const SPLICE: Hop<'static, Link> = Hop {
     method: Method::Splice,
     calls: &[
         Call::Sendmsg,
-        Call::Recv,
+        Call::Recvmsg,
         Call::Splice,
         Call::Vmsplice,
         Call::Remap,
         Call::Pipe,
     ],
 };
+
+/// Copied into a segment, passed, and copied out.
+const SEGMENT: Hop<'static, Link> = Hop {
+    name: "uds, segment",
+    open: &passing,
+    len: 5000,
+    method: Method::Copy,
+    calls: &[
+        Call::Sendmsg,
+        Call::Recvmsg,
+        Call::Memfd,
+        Call::Truncate,
+        Call::Fcntl,
+        Call::Map,
+        Call::MapFixed,
+    ],
+    ..INLINE
+};
+
+#[test]
+fn every_call_fails_while_passing_a_segment() {
+    SEGMENT.sweep();
+}
+
+#[test]
+fn the_peer_dies_while_passing_a_segment() {
+    SEGMENT.deaths(1);
+}
 
 #[test]
 fn every_call_fails_inline() {

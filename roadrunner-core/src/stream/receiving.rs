@@ -1,6 +1,6 @@
 //! The receiving half of a link.
 
-use super::wire::{read_all, Carried, Wire};
+use super::wire::{read_all, Carried, Start, Wire};
 use super::{StreamLink, Wants};
 use crate::deadline::Deadline;
 use crate::error::TransferError;
@@ -10,7 +10,7 @@ use crate::receipt::{Delivery, Receipt};
 use crate::region::{Region, Span};
 
 /// Acknowledgements that may wait until they can be sent; with more, nothing is received.
-const MOST_UNSAID: usize = 16 * HEADER_LEN;
+pub(super) const MOST_UNSAID: usize = 16 * HEADER_LEN;
 
 /// The header that is coming in: bytes of it, or all of it while its payload waits to be received.
 #[derive(Debug, Default)]
@@ -50,8 +50,9 @@ impl<W: Wire> StreamLink<W> {
     /// Takes in one frame that is not the body of a payload. A payload's header is kept in `incoming.data`.
     pub(super) fn take_frame(&mut self, deadline: Deadline) -> Result<(), TransferError> {
         let header = self.read_header(deadline)?;
-        if self.got_end && !matches!(header.kind, Kind::Acknowledgement) {
-            return Err(FrameError::Unexpected("a frame after the end").into());
+        let payload = matches!(header.kind, Kind::Data { .. } | Kind::End);
+        if self.got_end && payload {
+            return Err(FrameError::Unexpected("a payload after the end").into());
         }
         match header.kind {
             Kind::Hello => Err(FrameError::Unexpected("a second hello").into()),
@@ -68,6 +69,7 @@ impl<W: Wire> StreamLink<W> {
                 self.wire.acknowledged(header.sequence);
                 Ok(())
             }
+            Kind::Release | Kind::Retirement => Ok(self.wire.heard(header)?),
             Kind::Data {
                 method,
                 copies,
@@ -120,6 +122,31 @@ impl<W: Wire> StreamLink<W> {
         }
     }
 
+    /// Takes a payload that does not follow in the stream.
+    fn take(
+        &mut self,
+        header: Header,
+        carried: Carried,
+        sink: &mut dyn Sink,
+        deadline: Deadline,
+    ) -> Result<Option<Delivery>, TransferError> {
+        let start = Start {
+            sequence: header.sequence,
+            len: header.length,
+        };
+        self.wants = self.reading();
+        match self.wire.take(start, carried, sink, deadline) {
+            Ok(taken) => Ok(taken.map(|(region, method, copies)| {
+                let copies = carried.copies.saturating_add(copies);
+                Delivery::new(region, Receipt::new(header.length, method, copies))
+            })),
+            Err(error) => {
+                self.incoming.data = Some((header, carried));
+                self.judge(Err(error))
+            }
+        }
+    }
+
     /// Reserves a place for a payload.
     fn reserve(
         &mut self,
@@ -166,6 +193,9 @@ impl<W: Wire> StreamLink<W> {
             Some(arriving) => arriving,
             None => {
                 let (header, carried) = self.next_payload(deadline)?;
+                if let Some(delivery) = self.take(header, carried, sink, deadline)? {
+                    return Ok(delivery);
+                }
                 self.reserve(header, carried, sink)?
             }
         };

@@ -2,7 +2,7 @@
 
 use crate::deadline::Deadline;
 use crate::error::TransferError;
-use crate::frame::{Header, Kind, HEADER_LEN};
+use crate::frame::{FrameError, Header, Kind, HEADER_LEN};
 use crate::memory::Sink;
 use crate::payload::Payload;
 use crate::receipt::Method;
@@ -71,6 +71,37 @@ pub trait Wire {
         // Out of the socket's buffer; an empty payload is copied by nobody.
         Ok(u8::from(!region.is_empty()))
     }
+
+    /// Takes a payload that does not follow its header in the stream: where it is now, by which method it came, and how many
+    /// times the CPU copied it on this side. `None`, which is the default, if it follows:
+    /// [`bring`](Self::bring) has to read it.
+    ///
+    /// After [`Timeout`](TransferError::Timeout) it may be called again for the same frame. After any other error nothing
+    /// in the sink is reserved.
+    ///
+    /// # Errors
+    /// What the sink returned; others as [`read`](Self::read).
+    fn take(
+        &mut self,
+        _start: Start,
+        _carried: Carried,
+        _sink: &mut dyn Sink,
+        _deadline: Deadline,
+    ) -> Result<Option<(Region, Method, u8)>, TransferError> {
+        Ok(None)
+    }
+
+    /// Something that the peer said beside payloads and that is about segments: [`Kind::Release`] or
+    /// [`Kind::Retirement`].
+    ///
+    /// # Errors
+    /// [`Unexpected`](FrameError::Unexpected) if it makes no sense; the default knows no segments.
+    fn heard(&mut self, _header: Header) -> Result<(), FrameError> {
+        Err(FrameError::Unexpected("a word about segments"))
+    }
+
+    /// Adds to `frames` what is to be said beside payloads. Called before something is sent or received.
+    fn due(&mut self, _frames: &mut Vec<u8>) {}
 
     /// The peer has received the payload of this sequence number, which was carried with `acknowledge` set.
     fn acknowledged(&mut self, _sequence: u64) {}

@@ -1,8 +1,8 @@
 //! The sender's side of a slot.
 
-use super::payload::{SharedPayload, Trust};
-use super::{failed, Hold, Place};
-use crate::segment::Segment;
+use super::payload::{Hold, SharedPayload, Trust};
+use super::{failed, Place};
+use crate::segment::{Audience, Segment};
 use crate::sys::{clear, Sharing, View};
 use roadrunner_core::{LinearMemory, Region, Span, TransferError};
 use std::io;
@@ -52,6 +52,11 @@ impl Lent {
     /// Whether anybody may have it next.
     pub(super) fn is_free(&mut self) -> bool {
         !self.loaned && self.is_back()
+    }
+
+    /// Whether it can be filled for this audience, or for the own process.
+    pub(super) fn is_free_for(&mut self, audience: Option<Audience>) -> bool {
+        self.segment.is_seen_by(audience) && self.is_free()
     }
 
     /// Whether it is in no linear memory, as far as this end goes, and in no receiver's for good.

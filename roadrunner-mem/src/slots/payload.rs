@@ -1,8 +1,8 @@
 //! What is sent when a slot is handed over.
 
-use super::Hold;
 use crate::segment::Segment;
-use roadrunner_core::Method;
+use roadrunner_core::{Method, Region, Sink, TransferError};
+use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
 
@@ -36,9 +36,35 @@ impl SharedPayload {
         self.copies
     }
 
+    /// One that another process sent: `len` bytes from the start of a segment of at least as many, copied `copies` times
+    /// so far. `released` is called once nobody here holds it any more.
+    ///
+    /// # Errors
+    /// [`Refused`](TransferError::Refused) if the segment is shorter.
+    pub fn received(
+        segment: Arc<Segment>,
+        len: u64,
+        copies: u8,
+        released: impl FnOnce() + Send + Sync + 'static,
+    ) -> Result<Self, TransferError> {
+        if len > segment.len() as u64 {
+            return Err(TransferError::Refused(format!(
+                "a payload of {len} bytes is said to be in a segment of {}",
+                segment.len()
+            )));
+        }
+        Ok(Self {
+            segment,
+            hold: Arc::new(Holding(Some(Box::new(released)))),
+            len,
+            copies,
+            trust: None,
+        })
+    }
+
     /// Where it lies, from the segment's start on.
     #[must_use]
-    pub fn segment(&self) -> &Segment {
+    pub fn segment(&self) -> &Arc<Segment> {
         &self.segment
     }
 
@@ -51,8 +77,9 @@ impl SharedPayload {
         }
     }
 
-    /// The same payload for one more receiver.
-    pub(crate) fn again(&self) -> Self {
+    /// The same payload for one more receiver: its segment stays as it is until all of them are dropped.
+    #[must_use]
+    pub fn again(&self) -> Self {
         Self {
             segment: self.segment.clone(),
             hold: self.hold.clone(),
@@ -60,8 +87,18 @@ impl SharedPayload {
         }
     }
 
-    /// Whether a link of this trust may carry it.
-    pub(crate) fn may_go(&self, link: Option<Trust>) -> bool {
+    /// Copies it into a region that it reserves in `sink`: for a receiver without [`Slots`](crate::Slots). Says where it is,
+    /// and how many times it was copied here.
+    ///
+    /// # Errors
+    /// As [`Slots::receive`](crate::Slots::receive).
+    pub fn copy_out(&self, sink: &mut dyn Sink) -> Result<(Region, u8), TransferError> {
+        super::received::copy_out(self, sink)
+    }
+
+    /// Whether a link of this trust may carry it: one that was handed over to a trusted link goes by that link alone.
+    #[must_use]
+    pub fn may_go(&self, link: Option<Trust>) -> bool {
         self.trust.is_none() || self.trust == link
     }
 }
@@ -75,5 +112,26 @@ impl Trust {
     pub(crate) fn new() -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         Self(NEXT.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+/// Held by everyone for whom a segment must stay as it is.
+pub(super) type Hold = Arc<Holding>;
+
+/// Does what is to be done when the last one lets go.
+#[derive(Default)]
+pub(super) struct Holding(Option<Box<dyn FnOnce() + Send + Sync>>);
+
+impl Drop for Holding {
+    fn drop(&mut self) {
+        if let Some(released) = self.0.take() {
+            released();
+        }
+    }
+}
+
+impl fmt::Debug for Holding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Holding")
     }
 }

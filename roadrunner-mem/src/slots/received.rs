@@ -195,7 +195,7 @@ fn find_place(
 }
 
 /// Copies a payload out of its segment, for a receiver in whose memory it cannot be mapped.
-pub(crate) fn copy_out(
+pub(super) fn copy_out(
     payload: &SharedPayload,
     sink: &mut dyn Sink,
 ) -> Result<(Region, u8), TransferError> {

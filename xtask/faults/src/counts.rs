@@ -83,6 +83,15 @@ impl Counts {
         self.plain
     }
 
+    /// Takes the mappings of `now` for those that have been there before.
+    pub(crate) fn accept_mappings(&mut self, now: &Self) {
+        let is_mapping = |what: &str| what.starts_with("mapping of ");
+        self.held.retain(|what, _| !is_mapping(what));
+        let theirs = now.held.iter().filter(|(what, _)| is_mapping(what));
+        self.held
+            .extend(theirs.map(|(what, count)| (what.clone(), *count)));
+    }
+
     /// What there is more or less of than there was `before`, plain mappings aside; `None` if nothing.
     #[must_use]
     pub fn difference(&self, before: &Self) -> Option<String> {
