@@ -7,7 +7,7 @@ use crate::wire::UnixWire;
 use roadrunner_core::stream::{StreamLink, Wants};
 use roadrunner_core::{Deadline, Delivery, Payload, Receipt, Sink, Transfer, TransferError};
 use roadrunner_mem::{SharedPayload, Slots};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 use std::{io, thread};
@@ -208,6 +208,13 @@ impl Transfer for Link {
 
     fn is_open(&self) -> bool {
         self.0.is_open()
+    }
+}
+
+/// For event loops that ask for it, such as tokio's `AsyncFd`.
+impl AsRawFd for Link {
+    fn as_raw_fd(&self) -> RawFd {
+        self.as_fd().as_raw_fd()
     }
 }
 

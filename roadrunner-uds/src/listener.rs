@@ -14,7 +14,7 @@ use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags};
 use roadrunner_core::stream::Opening;
 use roadrunner_core::{Deadline, TransferError};
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::os::unix::net::UnixListener;
 use std::time::Duration;
 
@@ -271,6 +271,13 @@ impl Listener {
             }
             _ => self.set_timer(),
         }
+    }
+}
+
+/// For event loops that ask for it, such as tokio's `AsyncFd`.
+impl AsRawFd for Listener {
+    fn as_raw_fd(&self) -> RawFd {
+        self.as_fd().as_raw_fd()
     }
 }
 

@@ -6,7 +6,7 @@ use roadrunner_core::testing::{
     LENGTHS,
 };
 use roadrunner_core::{
-    Deadline, LinearMemory, Method, Payload, Receipt, Region, Transfer, TransferError,
+    Deadline, HostMemory, LinearMemory, Method, Payload, Receipt, Region, Transfer, TransferError,
 };
 use roadrunner_mem::PageBuffer;
 use roadrunner_uds::{pair, Link, Options, Preference, UnixWire};
@@ -124,6 +124,34 @@ fn what_was_on_its_way_when_the_deadline_passed_never_changes() {
     stream.read_to_end(&mut got).expect("what was sent");
     assert!(!got.is_empty() && (got.len() as u64) < len);
     assert!(got == pattern(len, 6)[..got.len()], "changed on its way");
+}
+
+#[test]
+fn one_thread_splices_and_receives_in_turns() {
+    let (mut a, mut b) = pair("test", &Options::default()).expect("a pair");
+    let mut memory = pages(8 * MIB);
+    for round in 0..3 {
+        // Neither starts at a page, nor ends at one.
+        let region = Region::new(77, 7 * MIB + 99);
+        fill(&mut memory, region.offset(), &pattern(region.len(), round));
+        let (mut sink, mut sent, mut turns) = (HostMemory::new(), None, 0);
+        let delivery = loop {
+            if sent.is_none() {
+                let payload = Payload::given(&mut memory, region).expect("inside");
+                sent = a.try_send(payload).expect("open");
+            }
+            if let Some(delivery) = b.try_recv(&mut sink).expect("open") {
+                break delivery;
+            }
+            turns += 1;
+            assert!(turns < 100_000, "it stands still");
+        };
+        let sent = sent.expect("it has arrived");
+        assert_eq!((sent.method(), sent.copies()), (Method::Splice, 0));
+        assert!(turns > 1, "more than the socket holds");
+        let bytes = sink.bytes(delivery.region()).expect("inside");
+        assert!(bytes == pattern(region.len(), round));
+    }
 }
 
 #[test]
