@@ -7,16 +7,19 @@
 
 use nix::sys::resource::{getrusage, UsageWho};
 use roadrunner_core::{Deadline, Payload, Region, Span, Transfer};
-use roadrunner_mem::{PageBuffer, Slots, PAGE_SIZE};
-use roadrunner_uds::{connect, Address, Listener, Options, Preference};
+use roadrunner_mem::{PageBuffer, SlotOptions, Slots, PAGE_SIZE};
+use roadrunner_uds::{connect, Address, Link, Listener, Options, Preference};
 use std::error::Error;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-const WAYS: [(&str, Preference); 3] = [
+/// The payload is filled in a slot.
+const SLOT: &str = "slot";
+const WAYS: [(&str, Preference); 4] = [
     ("write", Preference::Write),
     ("splice", Preference::Splice),
     ("segment", Preference::Segment),
+    (SLOT, Preference::Auto),
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -32,7 +35,17 @@ fn main() -> Result<(), Box<dyn Error>> {
         number(2, 256 << 10)?,
     );
     if let [.., way, address] = &arguments[arguments.len().min(3)..] {
-        return send(bytes, rounds, &options(way, chunk), &address.parse()?);
+        let link = connect(
+            &address.parse()?,
+            "measure",
+            &options(way, chunk),
+            deadline(),
+        )?;
+        return if way == SLOT {
+            send_slots(link, bytes, rounds)
+        } else {
+            send(link, bytes, rounds)
+        };
     }
     for (way, _) in WAYS {
         receive(bytes, rounds, chunk, way)?;
@@ -89,13 +102,7 @@ fn receive(bytes: u64, rounds: u64, chunk: u64, way: &str) -> Result<(), Box<dyn
     Ok(())
 }
 
-fn send(
-    bytes: u64,
-    rounds: u64,
-    options: &Options,
-    address: &Address,
-) -> Result<(), Box<dyn Error>> {
-    let mut link = connect(address, "measure", options, deadline())?;
+fn send(mut link: Link, bytes: u64, rounds: u64) -> Result<(), Box<dyn Error>> {
     let mut memory = PageBuffer::new(bytes as usize)?;
     let region = Region::new(0, bytes);
     let mut sending = Duration::ZERO;
@@ -107,9 +114,49 @@ fn send(
             sending += cpu()? - before;
         }
     }
+    finish(link, sending / rounds as u32)
+}
+
+fn finish(mut link: Link, sending: Duration) -> Result<(), Box<dyn Error>> {
     link.close(deadline())?;
-    println!("    send {:.1?} of processor time", sending / rounds as u32);
+    println!("    send {sending:.1?} of processor time");
     Ok(())
+}
+
+/// As [`send`], with the payload filled where it is handed over from.
+fn send_slots(mut link: Link, bytes: u64, rounds: u64) -> Result<(), Box<dyn Error>> {
+    // One is filled while the other is read.
+    const TABLE: u64 = 2 << 20;
+    let room = bytes.next_multiple_of(TABLE);
+    let mut memory = PageBuffer::new(2 * room as usize)?;
+    let mut slots = Slots::for_audience(SlotOptions::default(), link.audience());
+    for place in 0..2 {
+        let len = bytes.next_multiple_of(PAGE_SIZE as u64);
+        let region = Region::new(place * room, len);
+        slots.bind(&mut memory, region)?;
+        fill(region.span(&mut memory)?, 0);
+        slots.release(&mut memory, region.offset())?;
+    }
+    let mut sending = Duration::ZERO;
+    for round in 0..=rounds {
+        let region = loop {
+            match slots.loan(&mut memory, bytes) {
+                Some(region) => break region,
+                None => {
+                    link.listen(deadline())?;
+                }
+            }
+        };
+        fill(region.span(&mut memory)?, round as u8);
+        let before = cpu()?;
+        let payload = slots.hand_over(&mut memory, region, None)?;
+        let payload = payload.ok_or("the slot is not on loan")?;
+        link.send_shared(&payload, deadline())?;
+        if round > 0 {
+            sending += cpu()? - before;
+        }
+    }
+    finish(link, sending / rounds as u32)
 }
 
 /// Processor time of this process so far.

@@ -6,7 +6,7 @@ use crate::options::Options;
 use crate::wire::UnixWire;
 use roadrunner_core::stream::{StreamLink, Wants};
 use roadrunner_core::{Deadline, Delivery, Payload, Receipt, Sink, Transfer, TransferError};
-use roadrunner_mem::{SharedPayload, Slots};
+use roadrunner_mem::{Audience, SharedPayload, Slots};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
@@ -115,7 +115,14 @@ impl Link {
         self.0.listen(deadline)
     }
 
-    /// Sends a payload that is in a segment ([`Slots::share`]), which the receiver maps or copies. It stays the caller's
+    /// The process at the other end, as far as segments go: [`Slots::for_audience`] makes slots that go to it alone, and
+    /// come back to be used again.
+    #[must_use]
+    pub fn audience(&self) -> Audience {
+        self.wire().segments().audience()
+    }
+
+    /// Sends a payload that is in a segment ([`Slots::share`], [`Slots::hand_over`]), which the receiver maps or copies. It stays the caller's
     /// as well, to be sent by other links, or dropped: many receivers, one segment.
     ///
     /// Up to 64 payloads may be with the receiver at a time; then this waits until it has released one.

@@ -71,6 +71,10 @@ impl Segments {
         }
     }
 
+    pub(crate) fn audience(&self) -> Audience {
+        self.audience
+    }
+
     /// Whether the peer has payloads that it may have released meanwhile.
     pub(crate) fn are_out(&self) -> bool {
         !self.out.is_empty()

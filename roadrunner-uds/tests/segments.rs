@@ -241,23 +241,46 @@ fn a_payload_of_a_trusted_link_goes_nowhere_else() {
 }
 
 #[test]
-fn a_slot_is_handed_over_to_another_process() {
+fn slots_of_a_links_audience_go_to_and_fro() {
     let (mut a, mut b) = both(&Options::default());
     let mut memory = PageBuffer::new(4 << 20).expect("memory");
-    let mut slots = Slots::default();
-    let region = Region::new(0, 2 * MIB);
-    slots.bind(&mut memory, region).expect("a slot");
-    fill(&mut memory, 0, &pattern(2 * MIB, 4));
-    let payload = slots
-        .hand_over(&mut memory, region, None)
-        .expect("handed over")
-        .expect("a loaned slot");
-    let sent = a.send_shared(&payload, soon()).expect("sent");
-    assert_eq!((sent.method(), sent.copies()), (Method::Slot, 0));
-    // What the function writes now is its own.
-    fill(&mut memory, 0, &vec![0xEE; 2 << 20]);
+    let mut slots = Slots::for_audience(SlotOptions::default(), a.audience());
     let mut receiver = Receiver::new(8 * MIB);
-    let (region, method, copies) = receiver.receive(&mut b);
-    assert_eq!((method, copies), (Method::Slot, 0));
-    assert!(receiver.bytes(region) == pattern(2 * MIB, 4));
+    let place = Region::new(0, 2 * MIB);
+    slots.bind(&mut memory, place).expect("a slot");
+    let mut segments = Vec::new();
+    for round in 0..4 {
+        if round > 0 {
+            assert_eq!(slots.loan(&mut memory, 2 * MIB), Some(place));
+        }
+        fill(&mut memory, 0, &pattern(2 * MIB, round));
+        let payload = slots
+            .hand_over(&mut memory, place, None)
+            .expect("handed over")
+            .expect("a loaned slot");
+        segments.push(std::sync::Arc::as_ptr(payload.segment()));
+        let sent = a.send_shared(&payload, soon()).expect("sent");
+        drop(payload);
+        assert_eq!((sent.method(), sent.copies()), (Method::Slot, 0));
+        // What the function writes now is its own.
+        fill(&mut memory, 0, &vec![0xEE; 2 << 20]);
+        assert_eq!(
+            slots.loan(&mut memory, 2 * MIB),
+            None,
+            "the receiver has it"
+        );
+        let (region, method, copies) = receiver.receive(&mut b);
+        assert_eq!((method, copies), (Method::Slot, 0));
+        assert!(receiver.bytes(region) == pattern(2 * MIB, round));
+        // Nothing of what the receiver writes comes back.
+        fill(&mut receiver.memory, region.offset(), &vec![0xAA; 1 << 20]);
+        receiver
+            .slots
+            .release(&mut receiver.memory, region.offset())
+            .expect("a slot");
+        assert!(matches!(b.try_recv(&mut CountingSink::default()), Ok(None)));
+        assert!(a.listen(soon()).expect("a release"));
+    }
+    segments.dedup();
+    assert_eq!(segments.len(), 1, "it is used again");
 }
