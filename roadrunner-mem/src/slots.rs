@@ -59,6 +59,9 @@ pub enum Released {
     Returned,
 }
 
+/// Places of received payloads that are kept for the next ones at most: they are memory that the function cannot use.
+const KEPT_PLACES: usize = 4;
+
 /// All slots of one linear memory: those that its function fills, and those that it received.
 ///
 /// The function's host offers places in the memory, whole pages that the function does not use otherwise, and
@@ -238,7 +241,7 @@ impl Slots {
             return Ok(Released::Kept);
         };
         self.drop_orphans(memory);
-        if self.spare.len() >= self.options.slots {
+        if self.spare.len() >= KEPT_PLACES {
             return Ok(Released::Returned);
         }
         self.spare.push(place);

@@ -363,3 +363,22 @@ fn a_payload_that_was_not_sent_is_taken_back() {
     assert!(sender.read(region) == bytes);
     assert_eq!(sender.slots.report().loaned, 1);
 }
+
+#[test]
+fn payloads_of_many_sizes_leave_a_receiver_its_memory() {
+    let (mut here, mut there) = link(Policy::default());
+    let (mut sender, mut receiver) = (Function::new(), Function::new());
+    let mut kept = 0;
+    for size in 1..=10 {
+        let len = ((1 << size) - 1) * PAGE;
+        let region = sender.loan(len);
+        sender.send(&mut here, region, None);
+        let region = receiver.receive(&mut there).region();
+        match receiver.release(region) {
+            Released::Kept => kept += 1,
+            other => assert_eq!(other, Released::Returned),
+        }
+    }
+    assert_eq!(receiver.slots.places().count(), kept);
+    assert!((1..=4).contains(&kept), "{kept} places are kept");
+}
