@@ -104,6 +104,37 @@ fn a_picture_comes_out_the_same_in_every_mode() {
 }
 
 #[test]
+fn trusted_edges_make_the_same_picture() {
+    let Some(bench) = bench("trusted_edges_make_the_same_picture") else {
+        return;
+    };
+    bench.write("input", &jpeg());
+    let functions: String = ["decode", "resize", "encode"]
+        .map(|name| {
+            format!("[[function]]\nname = {name:?}\nmodule = \"{FUNCTIONS}/{name}.wasm\"\n")
+        })
+        .concat()
+        .replace("resize.wasm\"", "resize.wasm\"\nenv = { WIDTH = \"700\" }");
+    let edges = "[edges]\ndecode = [\"resize\"]\nresize = [\"encode\"]\n";
+    let pictures = [
+        format!("{functions}{edges}"),
+        format!("trusted = true\n{functions}{edges}"),
+        format!("{functions}{edges}[trusted_edges]\ndecode = [\"resize\"]\n"),
+    ]
+    .map(|text| {
+        bench.write("flow.toml", text.as_bytes());
+        let output = bench.run("user");
+        let talk = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{talk}");
+        let table = String::from_utf8_lossy(&output.stdout);
+        assert!(table.contains("slot"), "{table}");
+        std::fs::read(bench.path("out/encode")).expect("an output")
+    });
+    assert!(pictures[0].starts_with(b"\x89PNG\r\n"));
+    assert!(pictures.iter().all(|picture| *picture == pictures[0]));
+}
+
+#[test]
 fn what_is_no_picture_or_not_all_of_one_is_refused() {
     let Some(bench) = bench("what_is_no_picture_or_not_all_of_one_is_refused") else {
         return;

@@ -77,7 +77,7 @@ impl Gate {
     ) -> Result<Link, Failure> {
         match &self.options {
             Options::Unix(options) => {
-                unix::connect(&unix_address(address)?, from, options, deadline).map(Link::Unix)
+                unix::connect(&unix_address(address)?, from, options, deadline).map(unix_link)
             }
             Options::Tcp(options) => tcp::connect(address, from, options, deadline).map(Link::Tcp),
         }
@@ -93,7 +93,7 @@ impl Gate {
         let mut links: Vec<(String, Link)> = Vec::new();
         while links.len() < predecessors.len() {
             let accepted = match &mut self.listener {
-                Some(Listener::Unix(listener)) => listener.accept(deadline).map(Link::Unix),
+                Some(Listener::Unix(listener)) => listener.accept(deadline).map(unix_link),
                 Some(Listener::Tcp(listener)) => listener.accept(deadline).map(Link::Tcp),
                 None => break,
             };
@@ -133,6 +133,10 @@ fn ends_listening(error: &TransferError) -> bool {
         ),
         _ => false,
     }
+}
+
+fn unix_link(link: unix::Link) -> Link {
+    Link::Unix(Box::new(link))
 }
 
 fn unix_address(address: &str) -> Result<unix::Address, Failure> {

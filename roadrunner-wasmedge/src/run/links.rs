@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 /// One end of an edge.
 pub(crate) enum Link {
     Memory(roadrunner_mem::Link),
-    Unix(roadrunner_uds::Link),
+    Unix(Box<roadrunner_uds::Link>),
     Tcp(roadrunner_splice::Link),
 }
 
@@ -26,7 +26,7 @@ impl Link {
     pub(crate) fn transfer(&mut self) -> &mut dyn Transfer {
         match self {
             Self::Memory(link) => link,
-            Self::Unix(link) => link,
+            Self::Unix(link) => link.as_mut(),
             Self::Tcp(link) => link,
         }
     }
