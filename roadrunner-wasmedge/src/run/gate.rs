@@ -79,7 +79,7 @@ impl Gate {
             Options::Unix(options) => {
                 unix::connect(&unix_address(address)?, from, options, deadline).map(unix_link)
             }
-            Options::Tcp(options) => tcp::connect(address, from, options, deadline).map(Link::Tcp),
+            Options::Tcp(options) => tcp::connect(address, from, options, deadline).map(tcp_link),
         }
         .map_err(|error| Failure::transfer(&format!("connecting to `{to}`"), &error))
     }
@@ -94,7 +94,7 @@ impl Gate {
         while links.len() < predecessors.len() {
             let accepted = match &mut self.listener {
                 Some(Listener::Unix(listener)) => listener.accept(deadline).map(unix_link),
-                Some(Listener::Tcp(listener)) => listener.accept(deadline).map(Link::Tcp),
+                Some(Listener::Tcp(listener)) => listener.accept(deadline).map(tcp_link),
                 None => break,
             };
             match accepted {
@@ -137,6 +137,10 @@ fn ends_listening(error: &TransferError) -> bool {
 
 fn unix_link(link: unix::Link) -> Link {
     Link::Unix(Box::new(link))
+}
+
+fn tcp_link(link: tcp::Link) -> Link {
+    Link::Tcp(Box::new(link))
 }
 
 fn unix_address(address: &str) -> Result<unix::Address, Failure> {

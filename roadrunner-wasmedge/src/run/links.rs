@@ -11,7 +11,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 pub(crate) enum Link {
     Memory(roadrunner_mem::Link),
     Unix(Box<roadrunner_uds::Link>),
-    Tcp(roadrunner_splice::Link),
+    Tcp(Box<roadrunner_splice::Link>),
 }
 
 impl Link {
@@ -27,7 +27,7 @@ impl Link {
         match self {
             Self::Memory(link) => link,
             Self::Unix(link) => link.as_mut(),
-            Self::Tcp(link) => link,
+            Self::Tcp(link) => link.as_mut(),
         }
     }
 
