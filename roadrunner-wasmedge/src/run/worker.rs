@@ -22,7 +22,8 @@ use std::time::Instant;
 const CHUNK: usize = 64 << 10;
 
 /// From so many successors and so many bytes on a reply that is no slot is copied into one for all of them, rather than
-/// once for each but the last.
+/// once for each but the last. 16 MiB, warm: 1.4 ms for three instead of 3.2, 1.3 for two instead of 1.9; of two,
+/// however, one that works in place is better off with pages of its own.
 const SHARED_BY: usize = 3;
 const SHARED_FROM: u64 = 1 << 20;
 
