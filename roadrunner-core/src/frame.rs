@@ -303,6 +303,30 @@ mod tests {
             }
         }
 
+        /// As a peer that lies would change it, in more than one place, and cut it.
+        #[test]
+        fn a_mutated_hello_is_refused_or_is_another_good_one(
+            limit in any::<u64>(), name in "\\PC{0,40}",
+            changes in proptest::collection::vec((any::<proptest::sample::Index>(), any::<u8>()), 0..4),
+            cut in any::<proptest::sample::Index>(), is_cut in any::<bool>(),
+        ) {
+            let mut bytes = Hello::new(limit, &name).expect("short").encode();
+            for (at, value) in changes {
+                let at = at.index(bytes.len());
+                bytes[at] = value;
+            }
+            if is_cut {
+                bytes.truncate(cut.index(bytes.len()));
+            }
+            let Some((header, rest)) = bytes.split_first_chunk() else { return Ok(()) };
+            let Ok(len) = Header::decode(header).and_then(|header| Hello::body_len(&header)) else { return Ok(()) };
+            prop_assert!((LIMIT_LEN..=LIMIT_LEN + MAX_NAME).contains(&len));
+            let Some(body) = rest.get(..len) else { return Ok(()) };
+            if let Ok(hello) = Hello::decode_body(body) {
+                prop_assert_eq!(&hello.encode(), &bytes[..HEADER_LEN + len]);
+            }
+        }
+
         #[test]
         fn arbitrary_bytes_never_panic(bytes in any::<[u8; HEADER_LEN]>(), body in any::<Vec<u8>>()) {
             let _ = Header::decode(&bytes);

@@ -189,6 +189,59 @@ unsafe impl LinearMemory for HostMemory {
     }
 }
 
+/// The first bytes of a linear memory as one of its own, so that tests have one that grows in place.
+#[cfg(feature = "testing")]
+pub(crate) struct Part {
+    memory: Box<dyn LinearMemory + Send>,
+    len: usize,
+}
+
+#[cfg(feature = "testing")]
+impl Part {
+    /// Shows nothing yet.
+    pub(crate) fn of(memory: Box<dyn LinearMemory + Send>) -> Self {
+        Self { memory, len: 0 }
+    }
+
+    /// Shows the first `len` bytes.
+    pub(crate) fn show(&mut self, len: usize) {
+        assert!(len <= self.memory.len(), "there are as many");
+        self.len = len;
+    }
+
+    /// Up to `count` bytes behind those that it shows.
+    pub(crate) fn beyond(&mut self, count: usize) -> Vec<u8> {
+        let mut bytes = vec![0; count.min(self.memory.len() - self.len)];
+        let region = Region::new(self.len as u64, bytes.len() as u64);
+        if let Ok(span) = Span::of(&mut *self.memory, region) {
+            span.copy_to_slice(&mut bytes);
+        }
+        bytes
+    }
+}
+
+// SAFETY: `show` keeps `len` within the inner memory, whose implementer promises for all of it, from the same base on,
+// what has to be promised for a part. Only a borrower of this one writes to it, as the inner memory is borrowed nowhere
+// else.
+#[cfg(feature = "testing")]
+unsafe impl LinearMemory for Part {
+    fn base(&self) -> NonNull<u8> {
+        self.memory.base()
+    }
+
+    fn len(&self) -> usize {
+        self.len
+    }
+
+    fn backing(&self) -> Backing {
+        self.memory.backing()
+    }
+
+    fn backing_of(&self, region: Region) -> Backing {
+        self.memory.backing_of(region)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

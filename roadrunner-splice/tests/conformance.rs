@@ -86,6 +86,10 @@ impl Fixture for Tcp {
         page_memory(len)
     }
 
+    fn destination(&self, len: u64) -> Box<dyn LinearMemory + Send> {
+        page_memory(len)
+    }
+
     fn holds_descriptors(&self) -> bool {
         true
     }

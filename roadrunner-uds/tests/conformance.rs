@@ -94,6 +94,10 @@ impl Fixture for Unix {
         Box::new(PageBuffer::new(len as usize).expect("memory"))
     }
 
+    fn destination(&self, len: u64) -> Box<dyn LinearMemory + Send> {
+        self.source(len)
+    }
+
     fn holds_descriptors(&self) -> bool {
         true
     }

@@ -82,7 +82,7 @@ impl Source {
     }
 }
 
-fn snapshot(memory: &mut dyn LinearMemory) -> Vec<u8> {
+pub(super) fn snapshot(memory: &mut dyn LinearMemory) -> Vec<u8> {
     let mut bytes = vec![0; memory.len()];
     Region::new(0, bytes.len() as u64)
         .span(memory)
