@@ -2,7 +2,7 @@
 
 mod function_support;
 
-use function_support::puppet::{By, Do, Puppet};
+use function_support::puppet::{By, Do, Puppet, SMALL};
 use function_support::*;
 use proptest::prelude::*;
 use roadrunner_core::{Delivery, Method, Payload, Region, Sink, TransferError};
@@ -258,8 +258,9 @@ fn the_limit_is_an_error_code() {
 /// Hands everything over at once to a function on this thread.
 struct At<'f> {
     to: &'f mut Puppet,
-    /// The bytes as they were when they were sent, and what they arrived as.
-    sent: Vec<(Vec<u8>, Delivery)>,
+    /// The bytes as they were when they were sent, what they arrived as, and the bytes then if the next small payload
+    /// will take their place.
+    sent: Vec<(Vec<u8>, Delivery, Option<Vec<u8>>)>,
 }
 
 impl<'f> At<'f> {
@@ -270,8 +271,8 @@ impl<'f> At<'f> {
 
     /// The next payload, the last one first: how it came, what it was and what it is now.
     fn next(&mut self) -> Option<(Method, Vec<u8>, Vec<u8>)> {
-        let (before, delivery) = self.sent.pop()?;
-        let now = self.to.bytes(delivery.region());
+        let (before, delivery, then) = self.sent.pop()?;
+        let now = then.unwrap_or_else(|| self.to.bytes(delivery.region()));
         Some((delivery.receipt().method(), before, now))
     }
 }
@@ -286,7 +287,9 @@ impl Outbox for At<'_> {
     fn send(&mut self, _target: &str, mut payload: Payload<'_>) -> Result<(), SendError> {
         let before = copy_of(&mut payload)?;
         let delivery = transfer(payload, &mut **self.to, &Policy::default())?;
-        self.sent.push((before, delivery));
+        let region = delivery.region();
+        let then = (region.offset() == SMALL).then(|| self.to.bytes(region));
+        self.sent.push((before, delivery, then));
         Ok(())
     }
 
@@ -298,7 +301,7 @@ impl Outbox for At<'_> {
         let (mut here, mut there) = link(Policy::default());
         given.send(&mut here, soon())?;
         let delivery = self.to.receive(&mut there, soon())?;
-        self.sent.push((before, delivery));
+        self.sent.push((before, delivery, None));
         Ok(())
     }
 }

@@ -8,7 +8,10 @@ use roadrunner_wasmedge::function::{
 };
 use std::ops::{Deref, DerefMut};
 
-/// Lists of commands come at 4096, and results are at 8192. Larger payloads come from 8 MiB on, at multiples of 2 MiB and
+/// Where every payload of up to 1024 bytes comes, one in the place of the other.
+pub(crate) const SMALL: u64 = 4096;
+
+/// Lists of commands come at [`SMALL`], and results are at 8192. Larger payloads come from 8 MiB on, at multiples of 2 MiB and
 /// never twice at the same place; what lies between 1 MiB and 8 MiB is the test's to use.
 const TEXT: &str = r#"(module
     (import "roadrunner" "send" (func $send (param i32 i32 i32 i32 i32) (result i32)))
