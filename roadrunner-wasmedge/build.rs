@@ -2,6 +2,15 @@
 //!
 //! The build script of `wasmedge-sys` finds the library and links it, but an executable's search path can only be set by
 //! the package that the executable belongs to. This script looks in the same places, in the same order.
+//!
+//! Packages that depend on this one find the arguments in `DEP_ROADRUNNER_WASMEDGE_LINK_ARGS` (the manifest key `links`),
+//! separated by tabs, for a build script of their own:
+//!
+//! ```
+//! for argument in std::env::var("DEP_ROADRUNNER_WASMEDGE_LINK_ARGS").unwrap_or_default().split_terminator('\t') {
+//!     println!("cargo:rustc-link-arg={argument}");
+//! }
+//! ```
 
 use std::env;
 use std::fs;
@@ -38,10 +47,12 @@ fn main() {
     let Some(lib) = library.parent().and_then(|lib| lib.canonicalize().ok()) else {
         return;
     };
-    for argument in link_arguments(&lib) {
+    let arguments = link_arguments(&lib);
+    for argument in &arguments {
         // Reaches programs, tests (unit tests too), examples and benches of this package, and nothing else.
         println!("cargo:rustc-link-arg={argument}");
     }
+    println!("cargo:link_args={}", arguments.join("\t"));
 }
 
 /// The directories that `wasmedge-sys` searches.
