@@ -30,18 +30,20 @@ pub(crate) fn functions(toolchain: &Toolchain) -> Command {
 
 /// The `roadrunner` program. Says where it is.
 pub(crate) fn program() -> Result<PathBuf> {
+    release("roadrunner-wasmedge", &["--features=cli"])
+        .map(|program| program.with_file_name("roadrunner"))
+}
+
+/// A package in release mode. Says where its program is, if that has the same name.
+pub(crate) fn release(package: &str, arguments: &[&str]) -> Result<PathBuf> {
     let mut build = cargo();
-    build.args([
-        "build",
-        "--release",
-        "--locked",
-        "--package=roadrunner-wasmedge",
-        "--features=cli",
-    ]);
-    run("building the roadrunner program", build)?;
+    build
+        .args(["build", "--release", "--locked", "--package", package])
+        .args(arguments);
+    run(&format!("building {package}"), build)?;
     let target =
         std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
-    Ok(target.join("release/roadrunner"))
+    Ok(target.join("release").join(package))
 }
 
 /// Runs a command, whose output is the user's to see.

@@ -1,5 +1,6 @@
 //! The runner of this repository: `cargo xtask <subcommand>`.
 
+mod bench;
 mod build;
 mod command;
 mod context;
@@ -35,6 +36,7 @@ enum Task {
     Demo(demo::Arguments),
     /// Check format, lints and documentation, and run every test, on real WasmEdge.
     Test(test::Arguments),
+    Bench(bench::Arguments),
     Prop(prop::Arguments),
     Verify(verify::Arguments),
 }
@@ -57,6 +59,7 @@ fn run(task: Task) -> anyhow::Result<()> {
         Task::Doctor(options) => doctor::run(&context, &options),
         Task::Demo(arguments) => demo::run(&context, &arguments),
         Task::Test(arguments) => test::run(&context, &arguments),
+        Task::Bench(arguments) => bench::run(&context, &arguments),
         Task::Prop(arguments) => prop::run(&context, &arguments),
         Task::Verify(arguments) => verify::run(&context, &arguments),
     }

@@ -1,0 +1,148 @@
+//! What an experiment is given.
+
+use crate::measure::{self, Candidate, Measured};
+use crate::results::{Machine, Ratio, Results};
+use crate::usage;
+use anyhow::Result;
+use indicatif::{ProgressBar, ProgressStyle};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// How much is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Scale {
+    /// Enough rounds for figures that can be published.
+    Full,
+    /// A quarter of the time.
+    Quick,
+    /// One round, and no payload above 3 MB: shows that everything runs.
+    Smoke,
+}
+
+impl Scale {
+    /// How many rounds of each candidate, at least and at most, and how long they should take in all.
+    pub(crate) fn rounds(self) -> (usize, usize, Duration) {
+        match self {
+            Self::Full => (15, 401, Duration::from_millis(1200)),
+            Self::Quick => (7, 101, Duration::from_millis(300)),
+            Self::Smoke => (1, 1, Duration::ZERO),
+        }
+    }
+}
+
+/// What is measured: one row for each candidate.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Experiment {
+    /// For example `mem.steady`.
+    pub(crate) name: &'static str,
+    /// Bytes of a payload.
+    pub(crate) bytes: u64,
+    /// Receivers of each payload.
+    pub(crate) fanout: u32,
+}
+
+impl Experiment {
+    /// With one receiver.
+    pub(crate) fn new(name: &'static str, bytes: u64) -> Self {
+        Self {
+            name,
+            bytes,
+            fanout: 1,
+        }
+    }
+
+    pub(crate) fn fanout(self, fanout: u32) -> Self {
+        Self { fanout, ..self }
+    }
+}
+
+/// A run: how much to measure, and what came out so far.
+pub(crate) struct Bench {
+    scale: Scale,
+    functions: PathBuf,
+    bar: ProgressBar,
+    results: Results,
+}
+
+impl Bench {
+    pub(crate) fn new(scale: Scale, functions: PathBuf) -> Self {
+        // Draws on a terminal, and nothing elsewhere.
+        let bar = ProgressBar::new(0);
+        if let Ok(style) =
+            ProgressStyle::with_template("{bar:24} {pos}/{len} {msg} ({elapsed}, {eta} left)")
+        {
+            bar.set_style(style);
+        }
+        bar.enable_steady_tick(Duration::from_millis(500));
+        let mut bench = Self {
+            scale,
+            functions,
+            bar,
+            results: Results::new(Machine::this(), scale),
+        };
+        if let Err(error) = usage::reset_peak() {
+            let why = format!("cannot be reset ({error}): it is that of the run so far");
+            bench.skip("peak_rss_bytes", &why);
+        }
+        bench
+    }
+
+    pub(crate) fn scale(&self) -> Scale {
+        self.scale
+    }
+
+    /// The file of an example function.
+    pub(crate) fn function(&self, name: &str) -> PathBuf {
+        self.functions.join(Path::new(name).with_extension("wasm"))
+    }
+
+    /// The length that stands for `bytes` at this scale.
+    pub(crate) fn bytes(&self, bytes: u64) -> u64 {
+        match self.scale {
+            Scale::Smoke => bytes.min(3_000_000),
+            Scale::Full | Scale::Quick => bytes,
+        }
+    }
+
+    /// Those of `sizes` that are measured at this scale.
+    pub(crate) fn sizes(&self, sizes: &[u64]) -> Vec<u64> {
+        let mut sizes: Vec<_> = sizes.iter().map(|bytes| self.bytes(*bytes)).collect();
+        sizes.dedup();
+        sizes
+    }
+
+    /// So many calls of [`measure`](Self::measure) will follow: for the time left.
+    pub(crate) fn expect(&mut self, experiments: usize) {
+        self.bar.inc_length(experiments as u64);
+    }
+
+    /// Measures the candidates in turns, and adds a row for each.
+    pub(crate) fn measure(
+        &mut self,
+        experiment: Experiment,
+        candidates: Vec<Candidate<'_>>,
+    ) -> Result<Measured> {
+        self.bar
+            .set_message(format!("{} {}", experiment.name, experiment.bytes));
+        let measured = measure::interleaved(self.scale, experiment, candidates)?;
+        self.results.rows.extend(measured.rows().cloned());
+        self.bar.inc(1);
+        Ok(measured)
+    }
+
+    pub(crate) fn ratio(&mut self, ratio: Ratio) {
+        self.results.ratios.push(ratio);
+    }
+
+    /// Something that cannot be measured on this machine: said at once, and in the results.
+    pub(crate) fn skip(&mut self, what: &str, why: &str) {
+        let line = format!("{what}: {why}");
+        self.bar.suspend(|| eprintln!("skipped: {line}"));
+        self.results.skipped.push(line);
+    }
+
+    pub(crate) fn finish(self) -> Results {
+        self.bar.finish_and_clear();
+        self.results
+    }
+}

@@ -1,0 +1,119 @@
+//! Measures Roadrunner beside what one would use instead: `cargo xtask bench` builds this and runs it.
+//!
+//! | room | what is in it |
+//! | --- | --- |
+//! | [`bench`] | what an experiment is given: how much to measure, progress, where results go |
+//! | [`measure`] | interleaved rounds of named candidates, and the watch that they are timed with |
+//! | [`usage`] | processor time and memory of this process |
+//! | [`payload`] | what is sent: filled and verified at the speed of memory |
+//! | [`peer`] | this program once more, as the other process of an experiment |
+//! | [`results`] | rows and ratios, as JSON and as tables |
+//! | [`mem`], [`uds`], [`net`] | the experiments |
+
+// What experiments that are still to come will use.
+#![allow(dead_code)]
+
+mod bench;
+mod measure;
+mod mem;
+mod net;
+mod payload;
+mod peer;
+mod results;
+mod uds;
+mod usage;
+
+use anyhow::Result;
+use bench::{Bench, Scale};
+use clap::{Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Where the example functions are when `cargo xtask bench` or `cargo xtask test` has built them.
+const FUNCTIONS: &str = concat!(
+    env!("CARGO_MANIFEST_DIR"),
+    "/../../roadrunner-wasmedge/functions/target/wasm32-wasip1/release"
+);
+
+#[derive(Parser)]
+#[command(
+    name = "roadrunner-bench",
+    about = "Measures Roadrunner beside its alternatives",
+    args_conflicts_with_subcommands = true
+)]
+struct Arguments {
+    /// Only these experiments
+    #[arg(long, value_name = "PART")]
+    only: Vec<Part>,
+    /// Fewer rounds: a quarter of the time, and more noise
+    #[arg(long)]
+    quick: bool,
+    /// One round of tiny payloads: shows that everything runs, measures nothing
+    #[arg(long, hide = true, conflicts_with = "quick")]
+    smoke: bool,
+    /// Where results.json goes
+    #[arg(long, value_name = "DIR", default_value = "target/bench")]
+    out: PathBuf,
+    /// Where the functions produce.wasm and consume.wasm are
+    #[arg(long, value_name = "DIR", default_value = FUNCTIONS)]
+    functions: PathBuf,
+    #[command(subcommand)]
+    inner: Option<Inner>,
+}
+
+#[derive(Subcommand)]
+enum Inner {
+    /// The other process of an experiment; started by this program only.
+    #[command(hide = true)]
+    Peer { name: String },
+}
+
+/// A group of experiments.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Part {
+    /// In one process
+    Mem,
+    /// Between processes of one host
+    Uds,
+    /// Over TCP
+    Net,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let done = match &arguments.inner {
+        Some(Inner::Peer { name }) => peer::run(name, &[uds::PEERS, net::PEERS]),
+        None => run(&arguments),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: &Arguments) -> Result<()> {
+    let scale = match arguments {
+        Arguments { smoke: true, .. } => Scale::Smoke,
+        Arguments { quick: true, .. } => Scale::Quick,
+        _ => Scale::Full,
+    };
+    let mut bench = Bench::new(scale, arguments.functions.clone());
+    for part in Part::value_variants() {
+        if !arguments.only.is_empty() && !arguments.only.contains(part) {
+            continue;
+        }
+        match part {
+            Part::Mem => mem::run(&mut bench)?,
+            Part::Uds => uds::run(&mut bench)?,
+            Part::Net => net::run(&mut bench)?,
+        }
+    }
+    let results = bench.finish();
+    results.print();
+    let file = results.write(&arguments.out)?;
+    eprintln!("{}", file.display());
+    Ok(())
+}

@@ -1,0 +1,439 @@
+//! Interleaved rounds of named candidates.
+//!
+//! Every candidate first runs alone, for the peak of the memory that it takes. Then all of them take turns, round by
+//! round, so that what else the machine does meets all of them alike. A round is one payload or, where payloads are
+//! small, a batch of them; its time is divided by their number, and percentiles are those of rounds.
+
+use crate::bench::{Experiment, Scale};
+use crate::results::Row;
+use crate::usage::{self, Cpu};
+use anyhow::{bail, ensure, Context, Result};
+use roadrunner_core::{Method, Receipt};
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+/// How long the work that a round left behind, such as scrubbing pages, is waited for.
+const SETTLING: Duration = Duration::from_millis(200);
+/// While it lasts, the process is looked at so often.
+const GLANCE: Duration = Duration::from_micros(200);
+
+/// Does one round. It times its work with the watch, and tells it what was delivered and verified.
+pub(crate) type Run<'a> = Box<dyn FnMut(&mut Watch) -> Result<()> + 'a>;
+
+/// One way of doing what is measured.
+pub(crate) struct Candidate<'a> {
+    name: String,
+    transport: &'static str,
+    make: Box<dyn FnMut() -> Result<Run<'a>> + 'a>,
+}
+
+impl<'a> Candidate<'a> {
+    /// `name` is what was asked for, `transport` whose code it is (`mem`, `memcpy`, …). `make` sets up memories, links
+    /// and peers, and is called twice; what it makes lives for all rounds.
+    pub(crate) fn new<R>(
+        name: impl Into<String>,
+        transport: &'static str,
+        mut make: impl FnMut() -> Result<R> + 'a,
+    ) -> Self
+    where
+        R: FnMut(&mut Watch) -> Result<()> + 'a,
+    {
+        Self {
+            name: name.into(),
+            transport,
+            make: Box::new(move || Ok(Box::new(make()?) as Run<'a>)),
+        }
+    }
+}
+
+/// What a round is timed with.
+#[derive(Debug, Default)]
+pub(crate) struct Watch {
+    time: Duration,
+    /// Processor time that is not the candidate's.
+    beside: Cpu,
+    /// Processor time of other processes that is.
+    elsewhere: Cpu,
+    peak_elsewhere: u64,
+    delivered: u64,
+    verified: u64,
+    methods: BTreeSet<String>,
+}
+
+impl Watch {
+    /// What the experiment is about.
+    pub(crate) fn time<T>(&mut self, work: impl FnOnce() -> T) -> T {
+        let began = Instant::now();
+        let result = work();
+        self.time += began.elapsed();
+        result
+    }
+
+    /// The same, measured by somebody else: another thread or process.
+    pub(crate) fn add_time(&mut self, time: Duration) {
+        self.time += time;
+    }
+
+    /// What goes with it but is not what the experiment is about: neither its time nor its processor time counts. Only
+    /// for work that this thread does by itself.
+    pub(crate) fn beside<T>(&mut self, work: impl FnOnce() -> T) -> T {
+        let before = Cpu::of_thread();
+        let result = work();
+        self.beside += Cpu::of_thread() - before;
+        result
+    }
+
+    /// Processor time that the measured work took in another process; for a thread of this one it is counted anyway.
+    pub(crate) fn add_cpu(&mut self, cpu: Cpu) {
+        self.elsewhere += cpu;
+    }
+
+    /// Processor time of another thread of this process that is not what the experiment is about.
+    pub(crate) fn add_beside(&mut self, cpu: Cpu) {
+        self.beside += cpu;
+    }
+
+    /// The peak resident set of another process that took part.
+    pub(crate) fn add_peak(&mut self, bytes: u64) {
+        self.peak_elsewhere += bytes;
+    }
+
+    /// A payload has arrived, by the method that the receipt names.
+    pub(crate) fn delivered(&mut self, receipt: Receipt) {
+        self.delivered_by(receipt.method().name(), 1);
+    }
+
+    /// The same for many.
+    pub(crate) fn delivered_all(&mut self, receipts: Receipts) {
+        for (method, count) in Method::ALL.into_iter().zip(receipts.0) {
+            if count > 0 {
+                self.delivered_by(method.name(), count);
+            }
+        }
+    }
+
+    /// `count` payloads have arrived, by a method that no receipt tells: another library's.
+    pub(crate) fn delivered_by(&mut self, method: &str, count: u64) {
+        self.delivered += count;
+        if !self.methods.contains(method) {
+            self.methods.insert(method.to_owned());
+        }
+    }
+
+    /// Every byte of a payload was compared with what was sent.
+    ///
+    /// # Errors
+    /// If they were not the same.
+    pub(crate) fn verified(&mut self, same: bool) -> Result<()> {
+        self.verified_all(same, 1)
+    }
+
+    /// The same for `count` payloads.
+    ///
+    /// # Errors
+    /// If one of them was not the same.
+    pub(crate) fn verified_all(&mut self, same: bool, count: u64) -> Result<()> {
+        ensure!(same, "a payload arrived with other bytes than were sent");
+        self.verified += count;
+        Ok(())
+    }
+}
+
+/// What the receipts of a round said, counted at next to no cost.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Receipts([u64; Method::ALL.len()]);
+
+impl Receipts {
+    pub(crate) fn add(&mut self, receipt: Receipt) {
+        // Methods count from 1.
+        if let Some(count) = self.0.get_mut(usize::from(receipt.method().code()) - 1) {
+            *count += 1;
+        }
+    }
+}
+
+/// The rows of an experiment, by candidate.
+#[derive(Debug)]
+pub(crate) struct Measured(Vec<Row>);
+
+impl Measured {
+    pub(crate) fn rows(&self) -> impl Iterator<Item = &Row> {
+        self.0.iter()
+    }
+
+    /// # Errors
+    /// If there was no such candidate.
+    pub(crate) fn row(&self, candidate: &str) -> Result<&Row> {
+        self.0
+            .iter()
+            .find(|row| row.candidate == candidate)
+            .with_context(|| format!("no candidate {candidate}"))
+    }
+
+    /// The median of a candidate, in nanoseconds.
+    ///
+    /// # Errors
+    /// If there was no such candidate.
+    pub(crate) fn p50(&self, candidate: &str) -> Result<f64> {
+        Ok(self.row(candidate)?.p50_ns)
+    }
+
+    /// How many times as long as `ours` the median of `theirs` is.
+    ///
+    /// # Errors
+    /// If there was no such candidate.
+    pub(crate) fn ratio(&self, theirs: &str, ours: &str) -> Result<f64> {
+        Ok(self.p50(theirs)? / self.p50(ours)?)
+    }
+}
+
+/// A candidate with what came out of its rounds.
+struct Runner<'a> {
+    candidate: Candidate<'a>,
+    run: Run<'a>,
+    peak: u64,
+    times: Vec<f64>,
+    cpu: Cpu,
+    delivered: u64,
+    verified: u64,
+    methods: BTreeSet<String>,
+}
+
+/// Measures candidates in turns.
+pub(crate) fn interleaved(
+    scale: Scale,
+    experiment: Experiment,
+    candidates: Vec<Candidate<'_>>,
+) -> Result<Measured> {
+    let (least, most, budget) = scale.rounds();
+    let mut peaks = Vec::new();
+    let mut candidates = candidates;
+    for candidate in &mut candidates {
+        peaks.push(alone(candidate).with_context(|| candidate.describe(experiment))?);
+    }
+    let mut runners = Vec::new();
+    for (mut candidate, peak) in candidates.into_iter().zip(peaks) {
+        let run = (candidate.make)().with_context(|| candidate.describe(experiment))?;
+        runners.push(Runner::new(candidate, run, peak));
+    }
+    let turn = |runners: &mut Vec<Runner<'_>>| -> Result<()> {
+        for runner in runners.iter_mut() {
+            runner
+                .round()
+                .with_context(|| runner.candidate.describe(experiment))?;
+        }
+        // Nobody always comes after the same one.
+        runners.reverse();
+        Ok(())
+    };
+    if scale != Scale::Smoke {
+        turn(&mut runners)?;
+        turn(&mut runners)?;
+        runners.iter_mut().for_each(Runner::forget);
+    }
+    let began = Instant::now();
+    let budget = budget * runners.len() as u32;
+    for round in 0..most {
+        if round >= least && began.elapsed() >= budget {
+            break;
+        }
+        turn(&mut runners)?;
+    }
+    Ok(Measured(
+        runners
+            .into_iter()
+            .map(|runner| runner.row(experiment))
+            .collect(),
+    ))
+}
+
+/// Two rounds with no other candidate about: the most memory that they took.
+fn alone(candidate: &mut Candidate<'_>) -> Result<u64> {
+    let resettable = usage::reset_peak().is_ok();
+    let mut run = (candidate.make)()?;
+    let mut elsewhere = 0;
+    for _ in 0..2 {
+        let mut watch = Watch::default();
+        run(&mut watch)?;
+        elsewhere = elsewhere.max(watch.peak_elsewhere);
+    }
+    let peak = usage::peak_rss().unwrap_or(0);
+    drop(run);
+    if resettable {
+        // Cannot fail now.
+        let _ = usage::reset_peak();
+    }
+    Ok(peak + elsewhere)
+}
+
+impl Candidate<'_> {
+    fn describe(&self, experiment: Experiment) -> String {
+        format!(
+            "{} of {} bytes by {}",
+            experiment.name, experiment.bytes, self.name
+        )
+    }
+}
+
+impl<'a> Runner<'a> {
+    fn new(candidate: Candidate<'a>, run: Run<'a>, peak: u64) -> Self {
+        Self {
+            candidate,
+            run,
+            peak,
+            times: Vec::new(),
+            cpu: Cpu::default(),
+            delivered: 0,
+            verified: 0,
+            methods: BTreeSet::new(),
+        }
+    }
+
+    fn forget(&mut self) {
+        self.times.clear();
+        self.cpu = Cpu::default();
+        (self.delivered, self.verified) = (0, 0);
+        self.methods.clear();
+    }
+
+    fn round(&mut self) -> Result<()> {
+        let mut watch = Watch::default();
+        let before = Cpu::of_process();
+        (self.run)(&mut watch)?;
+        watch.beside(settle);
+        self.cpu += Cpu::of_process() - before - watch.beside + watch.elsewhere;
+        if watch.delivered == 0 || watch.verified < watch.delivered {
+            bail!(
+                "{} of {} payloads were verified",
+                watch.verified,
+                watch.delivered
+            );
+        }
+        self.times
+            .push(watch.time.as_secs_f64() * 1e9 / watch.delivered as f64);
+        self.delivered += watch.delivered;
+        self.verified += watch.verified;
+        self.methods.extend(watch.methods);
+        Ok(())
+    }
+
+    fn row(mut self, experiment: Experiment) -> Row {
+        self.times.sort_unstable_by(f64::total_cmp);
+        let tenths = |nanoseconds: f64| (nanoseconds * 10.0).round() / 10.0;
+        let percentile = |percent| tenths(percentile(&self.times, percent));
+        let per_payload = |time: Duration| tenths(time.as_secs_f64() * 1e9 / self.delivered as f64);
+        let methods: Vec<_> = self.methods.iter().map(String::as_str).collect();
+        Row {
+            experiment: experiment.name.to_owned(),
+            candidate: self.candidate.name.clone(),
+            transport: self.candidate.transport.to_owned(),
+            method: methods.join("+"),
+            bytes: experiment.bytes,
+            fanout: experiment.fanout,
+            p50_ns: percentile(50.0),
+            p95_ns: percentile(95.0),
+            p99_ns: percentile(99.0),
+            spread_ns: tenths(spread(&self.times)),
+            rounds: self.times.len() as u64,
+            payloads: self.delivered,
+            verified: self.verified,
+            cpu_user_ns: per_payload(self.cpu.user),
+            cpu_sys_ns: per_payload(self.cpu.sys),
+            peak_rss_bytes: self.peak,
+        }
+    }
+}
+
+/// Waits until no other thread of this process works: what a round left behind is charged to it, and does not disturb
+/// the next one.
+fn settle() {
+    let began = Instant::now();
+    let others = || {
+        Cpu::of_process()
+            .total()
+            .saturating_sub(Cpu::of_thread().total())
+    };
+    let mut before = others();
+    while began.elapsed() < SETTLING {
+        std::thread::sleep(GLANCE);
+        let now = others();
+        if now.saturating_sub(before) < GLANCE / 10 {
+            return;
+        }
+        before = now;
+    }
+}
+
+/// By nearest rank. `sorted` is not empty.
+fn percentile(sorted: &[f64], percent: f64) -> f64 {
+    let rank = (percent / 100.0 * sorted.len() as f64).ceil() as usize;
+    sorted[rank.clamp(1, sorted.len()) - 1]
+}
+
+/// The median of the distances from the median.
+fn spread(sorted: &[f64]) -> f64 {
+    let middle = percentile(sorted, 50.0);
+    let mut distances: Vec<_> = sorted.iter().map(|time| (time - middle).abs()).collect();
+    distances.sort_unstable_by(f64::total_cmp);
+    percentile(&distances, 50.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::cell::RefCell;
+
+    #[test]
+    fn percentiles_are_of_the_nearest_rank() {
+        let times: Vec<f64> = (1..=100).map(f64::from).collect();
+        assert_eq!(percentile(&times, 50.0), 50.0);
+        assert_eq!(percentile(&times, 95.0), 95.0);
+        assert_eq!(percentile(&times, 99.0), 99.0);
+        assert_eq!(percentile(&[7.0], 99.0), 7.0);
+        assert_eq!(spread(&[1.0, 2.0, 3.0, 4.0, 100.0]), 1.0);
+    }
+
+    fn candidate<'a>(
+        name: &'static str,
+        log: &'a RefCell<Vec<&'static str>>,
+        verify: bool,
+    ) -> Candidate<'a> {
+        Candidate::new(name, "test", move || {
+            Ok(move |watch: &mut Watch| {
+                log.borrow_mut().push(name);
+                watch.time(|| std::thread::sleep(Duration::from_millis(2)));
+                watch.delivered_by("copy", 2);
+                if verify {
+                    watch.verified_all(true, 2)?;
+                }
+                Ok(())
+            })
+        })
+    }
+
+    #[test]
+    fn candidates_take_turns() {
+        let log = RefCell::new(Vec::new());
+        let candidates = vec![candidate("a", &log, true), candidate("b", &log, true)];
+        let measured =
+            interleaved(Scale::Quick, Experiment::new("x", 5), candidates).expect("it runs");
+        let log = log.into_inner();
+        assert_eq!(log[..4], ["a", "a", "b", "b"], "each alone");
+        assert_eq!(log[4..12], ["a", "b", "b", "a", "a", "b", "b", "a"]);
+        let row = measured.row("b").expect("a row");
+        assert_eq!((row.method.as_str(), row.bytes, row.fanout), ("copy", 5, 1));
+        assert!(row.rounds >= 7 && row.verified == 2 * row.rounds);
+        assert!(row.p50_ns >= 1e6, "divided by the two payloads of a round");
+        assert!(row.p50_ns <= row.p95_ns && row.p95_ns <= row.p99_ns);
+        assert!(measured.row("c").is_err());
+    }
+
+    #[test]
+    fn a_payload_that_nobody_verified_is_an_error() {
+        let log = RefCell::new(Vec::new());
+        let candidates = vec![candidate("a", &log, false)];
+        let error = interleaved(Scale::Smoke, Experiment::new("x", 5), candidates)
+            .expect_err("not verified");
+        assert!(format!("{error:#}").contains("0 of 2 payloads were verified"));
+    }
+}

@@ -1,0 +1,91 @@
+//! Produce, transfer, consume, over and over: what a workflow pays, page faults that a transfer leaves behind included.
+
+use super::{batch, Ends, LARGE, SIZES};
+use crate::bench::{Bench, Experiment};
+use crate::measure::{Candidate, Receipts, Watch};
+use crate::payload::Pattern;
+use crate::results::Ratio;
+use anyhow::Result;
+use roadrunner_core::memory::preferred_alignment;
+use roadrunner_core::{Delivery, Method, Payload, Receipt, Sink, TransferError};
+use roadrunner_mem::{transfer, Policy};
+
+const STEADY: &str = "mem.steady";
+
+pub(super) fn run(bench: &mut Bench) -> Result<()> {
+    let sizes = bench.sizes(&SIZES);
+    bench.expect(sizes.len());
+    let large = bench.bytes(LARGE);
+    let mut worst: Option<(f64, u64)> = None;
+    for bytes in sizes {
+        let auto = |ends: &mut Ends| {
+            let payload = Payload::given(&mut ends.source, ends.region)?;
+            transfer(payload, &mut ends.target, &Policy::default())
+        };
+        let candidates = vec![
+            rounds("copy", "memcpy", bytes, by_hand),
+            rounds("auto", "mem", bytes, auto),
+        ];
+        let measured = bench.measure(Experiment::new(STEADY, bytes), candidates)?;
+        let ratio = measured.ratio("copy", "auto")?;
+        if bytes == large {
+            bench.ratio(Ratio::at_least(
+                "mem.auto_over_copy.steady.100MB",
+                ratio,
+                1.7,
+            ));
+        }
+        if worst.is_none_or(|(least, _)| ratio < least) {
+            worst = Some((ratio, bytes));
+        }
+    }
+    if let Some((ratio, bytes)) = worst {
+        bench.ratio(
+            Ratio::at_least("mem.auto_over_copy.steady.worst", ratio, 0.95)
+                .because(|| format!("at {bytes} bytes")),
+        );
+    }
+    Ok(())
+}
+
+type Step = fn(&mut Ends) -> Result<Delivery, TransferError>;
+
+/// What a runtime does that has nothing but memcpy: reserve in the receiver, check both ends, copy.
+fn by_hand(ends: &mut Ends) -> Result<Delivery, TransferError> {
+    let len = ends.region.len();
+    let region = ends.target.reserve(len, preferred_alignment(len))?;
+    let source = ends.region.span(&mut ends.source)?;
+    region.span(ends.target.memory())?.copy_from(source);
+    Ok(Delivery::new(region, Receipt::new(len, Method::Copy, 1)))
+}
+
+fn rounds(
+    name: &'static str,
+    transport: &'static str,
+    bytes: u64,
+    step: Step,
+) -> Candidate<'static> {
+    Candidate::new(name, transport, move || {
+        let mut ends = Ends::new(bytes)?;
+        let pattern = Pattern::new();
+        let mut number = 0;
+        Ok(move |watch: &mut Watch| {
+            let mut receipts = Receipts::default();
+            let mut same = true;
+            let numbers = number..number + batch(bytes);
+            number = numbers.end;
+            watch.time(|| {
+                for number in numbers {
+                    pattern.fill(ends.region.span(&mut ends.source)?, number);
+                    let delivery = step(&mut ends)?;
+                    let region = delivery.region();
+                    same &= pattern.check(region.span(ends.target.memory())?, number);
+                    receipts.add(delivery.receipt());
+                }
+                Ok::<_, TransferError>(())
+            })?;
+            watch.delivered_all(receipts);
+            watch.verified_all(same, batch(bytes))
+        })
+    })
+}

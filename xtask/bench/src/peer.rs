@@ -1,0 +1,134 @@
+//! This program once more, as the other process of an experiment.
+//!
+//! The two talk in lines of JSON over a socket that is the peer's standard input; the peer's standard output goes nowhere.
+//! A peer whose parent is gone reads the end and should return.
+
+use anyhow::{bail, Context, Result};
+use serde::de::DeserializeOwned;
+use serde::Serialize;
+use std::io::{BufRead, BufReader, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::process::{Child, Command, Stdio};
+
+/// What a peer does, by the name it is started by.
+pub(crate) type Peers = &'static [(&'static str, fn(&mut Control) -> Result<()>)];
+
+/// One end of the talk between the two.
+#[derive(Debug)]
+pub(crate) struct Control {
+    stream: BufReader<UnixStream>,
+}
+
+impl Control {
+    fn new(stream: UnixStream) -> Self {
+        Self {
+            stream: BufReader::new(stream),
+        }
+    }
+
+    /// # Errors
+    /// If the other end is gone.
+    pub(crate) fn say(&mut self, message: &impl Serialize) -> Result<()> {
+        let mut line = serde_json::to_vec(message)?;
+        line.push(b'\n');
+        let mut stream = self.stream.get_ref();
+        stream.write_all(&line).context("the other process is gone")
+    }
+
+    /// # Errors
+    /// If the other end is gone, or says something else.
+    pub(crate) fn hear<T: DeserializeOwned>(&mut self) -> Result<T> {
+        match self.hear_or_end()? {
+            Some(message) => Ok(message),
+            None => bail!("the other process is gone"),
+        }
+    }
+
+    /// The same; `None` once the other end is gone.
+    ///
+    /// # Errors
+    /// If it says something else.
+    pub(crate) fn hear_or_end<T: DeserializeOwned>(&mut self) -> Result<Option<T>> {
+        let mut line = String::new();
+        if self.stream.read_line(&mut line)? == 0 {
+            return Ok(None);
+        }
+        let message = serde_json::from_str(&line)
+            .with_context(|| format!("the other process said {}", line.trim_end()))?;
+        Ok(Some(message))
+    }
+}
+
+/// A running peer. Ends with it.
+#[derive(Debug)]
+pub(crate) struct Peer {
+    child: Child,
+    pub(crate) control: Control,
+}
+
+impl Peer {
+    /// Starts the peer of this name.
+    ///
+    /// # Errors
+    /// If no process can be started.
+    pub(crate) fn start(name: &str) -> Result<Self> {
+        let (ours, theirs) = UnixStream::pair()?;
+        let program = std::env::current_exe()?;
+        let child = Command::new(&program)
+            .args(["peer", name])
+            .stdin(Stdio::from(OwnedFd::from(theirs)))
+            .stdout(Stdio::null())
+            .spawn()
+            .with_context(|| format!("starting {} peer {name}", program.display()))?;
+        Ok(Self {
+            child,
+            control: Control::new(ours),
+        })
+    }
+
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        // Both fail only where it has ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// What `main` does when it was started as a peer.
+///
+/// # Errors
+/// What the peer ended with, or if there is none of this name.
+pub(crate) fn run(name: &str, all: &[Peers]) -> Result<()> {
+    let known = all.iter().copied().flatten();
+    let Some((_, work)) = known.clone().find(|(known, _)| *known == name) else {
+        bail!("no peer {name}");
+    };
+    let stdin = std::io::stdin().as_fd().try_clone_to_owned()?;
+    let mut control = Control::new(UnixStream::from(stdin));
+    work(&mut control).with_context(|| format!("peer {name}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_two_ends_understand_each_other() {
+        let (one, other) = UnixStream::pair().expect("sockets");
+        let (mut one, mut other) = (Control::new(one), Control::new(other));
+        one.say(&(1, "two\nlines")).expect("it is there");
+        one.say(&3).expect("it is there");
+        let heard: (u32, String) = other.hear().expect("a message");
+        assert_eq!(heard, (1, "two\nlines".to_owned()));
+        assert!(other.hear::<String>().is_err(), "it is a number");
+        drop(one);
+        assert_eq!(other.hear_or_end::<u32>().expect("the end"), None);
+        assert!(other.hear::<u32>().is_err());
+    }
+}

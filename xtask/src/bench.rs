@@ -1,0 +1,42 @@
+//! `cargo xtask bench`: the measurements, beside what one would use instead.
+
+use crate::context::Context;
+use crate::{build, setup};
+use anyhow::{bail, Context as _, Result};
+use std::path::PathBuf;
+use std::process::Command;
+
+/// Measures everything beside its alternatives, and says which goals are met.
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// Only these experiments: in one process, between processes of one host, over TCP
+    #[arg(long, value_name = "PART", value_parser = ["mem", "uds", "net"])]
+    only: Vec<String>,
+    /// Fewer rounds: a quarter of the time, and more noise
+    #[arg(long)]
+    quick: bool,
+    /// Where results.json goes
+    #[arg(long, value_name = "DIR", default_value = "target/bench")]
+    out: PathBuf,
+}
+
+pub(crate) fn run(context: &Context, arguments: &Arguments) -> Result<()> {
+    let toolchain = setup::ensure(context)?;
+    build::run("building the functions", build::functions(&toolchain))?;
+    let program = build::release("roadrunner-bench", &[])?;
+    let mut bench = Command::new(&program);
+    for part in &arguments.only {
+        bench.args(["--only", part]);
+    }
+    if arguments.quick {
+        bench.arg("--quick");
+    }
+    bench.arg("--out").arg(std::path::absolute(&arguments.out)?);
+    let status = bench
+        .status()
+        .with_context(|| format!("starting {}", program.display()))?;
+    if !status.success() {
+        bail!("the measurements ended early ({status}): see above");
+    }
+    Ok(())
+}
