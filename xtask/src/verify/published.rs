@@ -22,6 +22,19 @@ pub(crate) struct Package {
     pub(crate) keywords: Vec<String>,
     pub(crate) categories: Vec<String>,
     publish: Option<Vec<String>>,
+    /// What the manifest says to other tools.
+    metadata: Option<Metadata>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Metadata {
+    cargo_check_external_types: Option<ExternalTypes>,
+}
+
+/// The form of the tool cargo-check-external-types, which others use for the same.
+#[derive(Debug, Deserialize)]
+struct ExternalTypes {
+    allowed_external_types: Vec<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -47,6 +60,19 @@ impl Package {
             .filter(|dependency| dependency.kind.as_deref() != Some("dev"))
     }
 
+    /// What its library is called in code.
+    pub(crate) fn library(&self) -> String {
+        self.name.replace('-', "_")
+    }
+
+    /// Types of third parties that its manifest allows in its public signatures.
+    pub(crate) fn allowed_external_types(&self) -> &[String] {
+        let types = self.metadata.as_ref();
+        types
+            .and_then(|metadata| metadata.cargo_check_external_types.as_ref())
+            .map_or(&[], |types| &types.allowed_external_types)
+    }
+
     pub(crate) fn needs_wasmedge(&self) -> bool {
         self.needs()
             .any(|dependency| dependency.name == "wasmedge-sys")
@@ -56,13 +82,13 @@ impl Package {
 /// Every package that is published, each after those that it depends on.
 pub(crate) fn published() -> Result<Vec<Package>> {
     #[derive(Deserialize)]
-    struct Metadata {
+    struct Workspace {
         packages: Vec<Package>,
     }
     let text = quietly(cargo().args(["metadata", "--format-version=1", "--no-deps", "--locked"]))?;
-    let metadata: Metadata = serde_json::from_str(&text).context("what `cargo metadata` said")?;
+    let workspace: Workspace = serde_json::from_str(&text).context("what `cargo metadata` said")?;
     let unpublished = |package: &Package| package.publish.as_deref() == Some(&[]);
-    let mut rest = metadata.packages;
+    let mut rest = workspace.packages;
     rest.retain(|package| !unpublished(package));
     let mut ordered: Vec<Package> = Vec::new();
     while !rest.is_empty() {
