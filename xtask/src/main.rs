@@ -9,6 +9,7 @@ mod doctor;
 mod prop;
 mod sample;
 mod setup;
+mod soak;
 mod talk;
 mod test;
 mod verify;
@@ -39,6 +40,7 @@ enum Task {
     Bench(bench::Arguments),
     Prop(prop::Arguments),
     Verify(verify::Arguments),
+    Soak(soak::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -62,5 +64,6 @@ fn run(task: Task) -> anyhow::Result<()> {
         Task::Bench(arguments) => bench::run(&context, &arguments),
         Task::Prop(arguments) => prop::run(&context, &arguments),
         Task::Verify(arguments) => verify::run(&context, &arguments),
+        Task::Soak(arguments) => soak::run(&context, &arguments),
     }
 }

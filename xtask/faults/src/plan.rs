@@ -53,6 +53,10 @@ pub struct Plan(Mutex<State>);
 struct State {
     rules: Vec<Rule>,
     death: Option<(Way, u64)>,
+    /// A death is the whole process's.
+    kills: bool,
+    /// Calls until the process is killed.
+    last_call: Option<u64>,
     random: Option<Random>,
     seen: Tally<{ Call::ALL.len() }>,
     done: Tally<{ Call::ALL.len() }>,
@@ -155,6 +159,18 @@ impl Plan {
         self.with(|state| state.death = Some((way, after)))
     }
 
+    /// The whole process is killed (`SIGKILL`) where [`dies`](Self::dies) says, instead of the socket.
+    #[must_use]
+    pub fn kills(self) -> Self {
+        self.with(|state| state.kills = true)
+    }
+
+    /// The process is killed (`SIGKILL`) instead of making its call number `nth`, from 0 on, whatever call that is.
+    #[must_use]
+    pub fn kills_at(self, nth: u64) -> Self {
+        self.with(|state| state.last_call = Some(nth))
+    }
+
     /// One in so many calls fails, and how, is drawn by lot; the same seed draws the same. The `spared` ones never do.
     #[must_use]
     pub fn random(self, seed: u64, one_in: u64, spared: &'static [Call]) -> Self {
@@ -221,6 +237,11 @@ impl Plan {
     pub(crate) fn ask(&self, call: Call, bytes: Option<Bytes>) -> Verdict {
         let mut state = self.state();
         let nth = state.seen.0[call as usize];
+        match &mut state.last_call {
+            Some(0) => return Verdict::Kill,
+            Some(left) => *left -= 1,
+            None => {}
+        }
         state.seen.0[call as usize] += 1;
         let len = bytes.map(|bytes| bytes.len);
         let planned = state
@@ -253,7 +274,11 @@ impl Plan {
             if let Some(socket) = bytes.socket.filter(|(at, _)| *at == way) {
                 if left == 0 {
                     state.died = true;
-                    return Verdict::Die(socket.1);
+                    return if state.kills {
+                        Verdict::Kill
+                    } else {
+                        Verdict::Die(socket.1)
+                    };
                 }
                 most = most.min(usize::try_from(left).unwrap_or(usize::MAX));
             }
@@ -261,8 +286,8 @@ impl Plan {
         Verdict::Make(most)
     }
 
-    /// What came of a call that was made. Gives a socket that is to die now.
-    pub(crate) fn tell(&self, call: Call, bytes: Option<Bytes>, result: isize) -> Option<RawFd> {
+    /// What came of a call that was made. Gives what is to die now.
+    pub(crate) fn tell(&self, call: Call, bytes: Option<Bytes>, result: isize) -> Option<Victim> {
         let mut state = self.state();
         let moved = u64::try_from(result).ok()?;
         state.done.0[call as usize] += 1;
@@ -277,8 +302,19 @@ impl Plan {
             return None;
         }
         state.died = true;
-        Some(socket)
+        Some(if state.kills {
+            Victim::Process
+        } else {
+            Victim::Socket(socket)
+        })
     }
+}
+
+/// Who dies.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Victim {
+    Socket(RawFd),
+    Process,
 }
 
 /// What a call that moves bytes is asked for.
@@ -298,4 +334,6 @@ pub(crate) enum Verdict {
     Fail(Errno),
     /// The socket dies before it is made.
     Die(RawFd),
+    /// The process dies before it is made.
+    Kill,
 }

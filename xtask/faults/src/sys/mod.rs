@@ -4,7 +4,7 @@ mod real;
 mod shadows;
 
 use crate::call::Call;
-use crate::plan::{Bytes, Plan, Verdict, Way};
+use crate::plan::{Bytes, Plan, Verdict, Victim, Way};
 use nix::errno::Errno;
 use nix::libc::{self, c_int, c_long, c_void};
 use real::real;
@@ -114,14 +114,17 @@ fn call<R: Outcome>(call: Call, bytes: Option<Bytes>, make: impl FnOnce(usize) -
             die(socket);
             usize::MAX
         }
+        Verdict::Kill => kill(),
         Verdict::Make(most) => most,
     };
     let result = make(most);
     // Whoever made the call looks at errno next.
     let errno = Errno::last_raw();
     let dead = with_plan(|plan| plan.tell(call, bytes, result.count())).flatten();
-    if let Some(socket) = dead {
-        die(socket);
+    match dead {
+        Some(Victim::Socket(socket)) => die(socket),
+        Some(Victim::Process) => kill(),
+        None => {}
     }
     Errno::set_raw(errno);
     result
@@ -154,6 +157,15 @@ fn is_socket(descriptor: c_int) -> bool {
     };
     Errno::set_raw(before);
     result == 0
+}
+
+/// Ends the process as `kill -9` does.
+fn kill() -> ! {
+    // SAFETY: both only name this process. Nothing of it runs after the first; the second is for the compiler's sake.
+    unsafe {
+        libc::kill(libc::getpid(), libc::SIGKILL);
+        libc::abort()
+    }
 }
 
 /// Lets the kernel close a socket, as it does when a process dies, and puts one in its place whose peer is gone.

@@ -1,0 +1,138 @@
+//! Processes of a run are killed, again and again: `cargo xtask soak --only wasmedge` plays more rounds of this.
+
+mod support;
+
+use nix::sys::signal::{kill, Signal};
+use nix::unistd::Pid;
+use std::env;
+use std::process::{Child, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+use support::{echo, names, Bench};
+
+const NAMES: [&str; 4] = ["a", "b", "c", "d"];
+/// More than sockets hold, so that there is much to be killed in.
+const BYTES: usize = 3 << 20;
+/// After the coordinator has been killed workers have so long to notice.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Numbers that do not look it: splitmix64 (Steele, Lea, Flood, Fast splittable pseudorandom number generators, 2014).
+struct Lots(u64);
+
+impl Lots {
+    fn below(&mut self, most: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        (mixed ^ (mixed >> 31)) % most.max(1)
+    }
+}
+
+fn number(variable: &str, otherwise: u64) -> u64 {
+    env::var(variable).map_or(otherwise, |text| text.parse().expect("a number"))
+}
+
+fn input() -> Vec<u8> {
+    (0..BYTES).map(|at| (at * 7 + at / 251) as u8).collect()
+}
+
+/// A chain, in kernel mode some of it over socket files.
+fn bench() -> Bench {
+    let bench = Bench::chain(&NAMES.map(|name| (name, echo())));
+    let flow = std::fs::read_to_string(bench.path("flow.toml")).expect("just written");
+    let with_socket = flow.replace(
+        "module = \"c.wat\"\n",
+        &format!(
+            "module = \"c.wat\"\nsocket = \"{}\"\n",
+            bench.path("c.sock").display()
+        ),
+    );
+    assert_ne!(flow, with_socket);
+    bench.write("flow.toml", with_socket.as_bytes());
+    bench.write("input", &input());
+    bench
+}
+
+fn start(bench: &Bench, mode: &str) -> Child {
+    let mut command = bench.command(mode);
+    let command = command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.spawn().expect("it starts")
+}
+
+/// A run that nobody disturbs: whole, and nothing beside its output.
+fn undisturbed(bench: &Bench, mode: &str) {
+    let output = bench.run(mode);
+    let talk = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{mode}: {talk}");
+    assert_eq!(names(&bench.path("out")), ["d"], "{mode}");
+    let whole = std::fs::read(bench.path("out/d")).expect("an output");
+    assert!(whole == input(), "{mode}: the output is not the input");
+    std::fs::remove_file(bench.path("out/d")).expect("there");
+    bench.left_nothing(mode);
+}
+
+#[test]
+fn whoever_of_a_run_is_killed_leaves_nothing() {
+    let rounds = number("ROADRUNNER_SOAK_ROUNDS", 12);
+    let first = number("ROADRUNNER_SOAK_SEED", 1);
+    let bench = bench();
+    let mut killed = [0, 0];
+    let mut late = 0;
+    for mode in ["kernel", "network"] {
+        undisturbed(&bench, mode);
+        let began = Instant::now();
+        undisturbed(&bench, mode);
+        let usual = began.elapsed();
+        for seed in first..first + rounds.div_ceil(2) {
+            let label = format!("{mode}, ROADRUNNER_SOAK_ROUNDS=1 ROADRUNNER_SOAK_SEED={seed}");
+            let mut lots = Lots(seed);
+            let child = start(&bench, mode);
+            let usual = usual.as_micros() as u64;
+            thread::sleep(Duration::from_micros(lots.below(usual)));
+            let is_worker =
+                |arguments: &[String]| arguments.get(1).is_some_and(|word| word == "worker");
+            let mut victims: Vec<_> = bench.processes().into_iter().collect();
+            victims
+                .retain(|(number, arguments)| *number == child.id() as i32 || is_worker(arguments));
+            if victims.is_empty() {
+                late += 1;
+                drop(child.wait_with_output());
+                let _ = std::fs::remove_file(bench.path("out/d"));
+                continue;
+            }
+            let (victim, arguments) = &victims[lots.below(victims.len() as u64) as usize];
+            // It may have ended by itself in the meantime.
+            let _ = kill(Pid::from_raw(*victim), Signal::SIGKILL);
+            let output = child.wait_with_output().expect("it ends");
+            let talk = String::from_utf8_lossy(&output.stderr);
+            if output.status.success() {
+                late += 1;
+                let whole = std::fs::read(bench.path("out/d")).expect("an output");
+                assert!(whole == input(), "{label}: the output is not the input");
+                std::fs::remove_file(bench.path("out/d")).expect("there");
+                bench.left_nothing(&label);
+            } else if is_worker(arguments) {
+                killed[0] += 1;
+                let function = format!("function `{}`", arguments[2]);
+                bench.failed(&label, &output, &[&function, "signal 9"]);
+            } else {
+                killed[1] += 1;
+                assert_eq!(output.status.code(), None, "{label}: {talk}");
+                let began = Instant::now();
+                while !bench.processes().is_empty() {
+                    let left = bench.processes();
+                    assert!(began.elapsed() < PATIENCE, "{label}: still there: {left:?}");
+                    thread::sleep(Duration::from_millis(2));
+                }
+                // No output is half there; what it wrote on its way the next run sweeps up, a stale socket file included.
+                assert!(!bench.path("out/d").exists(), "{label}: half an output");
+                undisturbed(&bench, mode);
+            }
+        }
+    }
+    println!(
+        "wasmedge: {} workers and {} coordinators killed, {late} runs that had ended",
+        killed[0], killed[1]
+    );
+}
