@@ -23,7 +23,8 @@ pub(crate) struct Arguments {
 pub(crate) fn run(context: &Context, arguments: &Arguments) -> Result<()> {
     let toolchain = setup::ensure(context)?;
     build::run("building the functions", build::functions(&toolchain))?;
-    let program = build::release("roadrunner-bench", &[])?;
+    // With the crates that it is measured beside.
+    let program = build::release("roadrunner-bench", &["--features", "peers"])?;
     let mut bench = Command::new(&program);
     for part in &arguments.only {
         bench.args(["--only", part]);

@@ -7,9 +7,14 @@ use anyhow::{bail, Context, Result};
 use serde::de::DeserializeOwned;
 use serde::Serialize;
 use std::io::{BufRead, BufReader, Write};
+use std::net::Shutdown;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// How long a peer may take to tidy up.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// What a peer does, by the name it is started by.
 pub(crate) type Peers = &'static [(&'static str, fn(&mut Control) -> Result<()>)];
@@ -89,6 +94,16 @@ impl Peer {
 
     pub(crate) fn id(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Tells it to end, and waits a moment until it has: for one that has to tidy up.
+    pub(crate) fn end(&mut self) {
+        // Fails only where it has ended by itself.
+        let _ = self.control.stream.get_ref().shutdown(Shutdown::Both);
+        let patience = Instant::now() + PATIENCE;
+        while Instant::now() < patience && matches!(self.child.try_wait(), Ok(None)) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
 }
 

@@ -1,0 +1,48 @@
+//! Between two processes of one host.
+//!
+//! A *way* is how a payload gets from the linear memory of one process into that of another: the methods of
+//! `roadrunner-uds`, and what one would use instead. Each runs in two processes of its own, which this one tells when to
+//! do a round.
+
+mod clock;
+mod pairs;
+mod part;
+mod rounds;
+mod sys;
+mod ways;
+
+use crate::bench::Bench;
+use crate::peer::Peers;
+use anyhow::Result;
+
+pub(crate) const PEERS: Peers = &[("uds.sender", part::send), ("uds.receiver", part::receive)];
+
+pub(crate) fn run(bench: &mut Bench) -> Result<()> {
+    rounds::run(bench)
+}
+
+/// Ways of others that this build and this machine have; what is missing is said.
+struct Others {
+    redis: bool,
+    crates: bool,
+}
+
+impl Others {
+    fn find(bench: &mut Bench) -> Self {
+        let crates = cfg!(feature = "peers");
+        if !crates {
+            bench.skip(
+                "iceoryx2 and ipc-channel",
+                "this program was built without its feature peers",
+            );
+        }
+        let missing = ways::redis::missing();
+        if let Some(why) = &missing {
+            bench.skip("redis", why);
+        }
+        Self {
+            redis: missing.is_none(),
+            crates,
+        }
+    }
+}

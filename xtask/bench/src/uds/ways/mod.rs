@@ -1,0 +1,62 @@
+//! The ways of a payload from one process's linear memory into another's: ours, and those that others use.
+
+#[cfg(feature = "peers")]
+mod iceoryx;
+#[cfg(feature = "peers")]
+mod ipc;
+mod ours;
+pub(super) mod redis;
+mod socket;
+
+use anyhow::{bail, Result};
+use roadrunner_core::Span;
+use std::path::Path;
+
+/// The process that sends.
+pub(super) trait Sends {
+    /// Where the function is to write its next payload.
+    fn place(&mut self) -> Result<Span<'_>>;
+    fn send(&mut self) -> Result<()>;
+}
+
+/// The process that receives.
+pub(super) trait Receives {
+    /// The next payload, in the function's memory.
+    fn recv(&mut self) -> Result<Span<'_>>;
+    /// The function is done with it.
+    fn release(&mut self) -> Result<()> {
+        Ok(())
+    }
+    /// How the last one came.
+    fn method(&self) -> String;
+}
+
+/// Waits for a sender.
+pub(super) type Accepts = Box<dyn FnOnce() -> Result<Box<dyn Receives>>>;
+
+/// One end that waits for the other: its address, and what takes the other in.
+pub(super) fn listen(way: &str, bytes: u64, directory: &Path) -> Result<(String, Accepts)> {
+    match way.split_once('-').unwrap_or((way, "")) {
+        ("uds", way) => ours::listen(way, bytes, directory),
+        ("socket", tuned) => socket::listen(tuned, bytes, directory),
+        ("redis", _) => redis::listen(bytes, directory),
+        #[cfg(feature = "peers")]
+        ("ipc", kind) => ipc::listen(kind, bytes),
+        #[cfg(feature = "peers")]
+        ("iceoryx2", _) => iceoryx::listen(bytes, directory),
+        _ => bail!("there is no way {way:?} in this build"),
+    }
+}
+
+pub(super) fn connect(way: &str, bytes: u64, address: &str) -> Result<Box<dyn Sends>> {
+    match way.split_once('-').unwrap_or((way, "")) {
+        ("uds", way) => ours::connect(way, bytes, address),
+        ("socket", tuned) => socket::connect(tuned, bytes, address),
+        ("redis", _) => redis::connect(bytes, address),
+        #[cfg(feature = "peers")]
+        ("ipc", kind) => ipc::connect(kind, bytes, address),
+        #[cfg(feature = "peers")]
+        ("iceoryx2", _) => iceoryx::connect(bytes, address),
+        _ => bail!("there is no way {way:?} in this build"),
+    }
+}
