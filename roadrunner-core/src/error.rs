@@ -24,6 +24,13 @@ pub enum TransferError {
         /// Bytes that the frame should have had, header included.
         expected: u64,
     },
+    /// The payload came whole, but not as it was sent: its checksum is another one.
+    Corrupted {
+        /// The checksum of what came.
+        got: u32,
+        /// The one that the peer sent with it.
+        expected: u32,
+    },
     /// An earlier error left the link in a state from which it cannot go on.
     Broken,
     /// The payload is longer than this link carries.
@@ -91,6 +98,10 @@ impl fmt::Display for TransferError {
             Self::Truncated { got, expected } => write!(
                 f,
                 "the peer went away in mid-payload, after {got} of {expected} bytes"
+            ),
+            Self::Corrupted { got, expected } => write!(
+                f,
+                "the payload was changed on its way: its checksum is {got:08x}, and {expected:08x} was sent with it"
             ),
             Self::Broken => write!(
                 f,

@@ -17,7 +17,11 @@
 //! A payload in a segment (methods `map` and `slot` over UNIX sockets) does not follow its header: what follows is a
 //! reference to the segment, of the transport's own form.
 //!
-//! A hello's body is the sender's limit (8 bytes) and the name of the link, UTF-8, up to [`MAX_NAME`] bytes.
+//! A hello's body is the sender's limit (8 bytes), what it says about checksums (1 byte: 0 unable, 1 able, 2 wanted) and
+//! the name of the link, UTF-8, up to [`MAX_NAME`] bytes.
+//!
+//! On a link with checksums ([`Checksums::agree`]) the 4 bytes behind each payload in the stream are its CRC-32, as in
+//! Ethernet, zip and gzip (IEEE 802.3 clause 3.2.9), little-endian. They are not part of its length.
 
 use crate::receipt::Method;
 use std::error::Error;
@@ -31,7 +35,10 @@ pub const MAX_NAME: usize = 255;
 pub const VERSION: u8 = 1;
 
 const MAGIC: [u8; 2] = *b"RR";
-const LIMIT_LEN: usize = 8;
+/// The limit, and the byte about checksums.
+const FIXED_LEN: usize = 9;
+/// Bytes of a checksum behind a payload.
+pub const CHECKSUM_LEN: usize = 4;
 
 /// What a frame is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -142,15 +149,45 @@ impl Header {
     }
 }
 
+/// What one side says about checksums of payloads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Checksums {
+    /// It has none.
+    #[default]
+    Unable,
+    /// It sends and checks them if the other side wants them.
+    Able,
+    /// It wants them.
+    Wanted,
+}
+
+impl Checksums {
+    const ALL: [Self; 3] = [Self::Unable, Self::Able, Self::Wanted];
+
+    /// Whether a link has checksums whose sides say this and `other`: if one of them wants them.
+    ///
+    /// # Errors
+    /// [`FrameError::Unexpected`] if the other one is unable.
+    pub fn agree(self, other: Self) -> Result<bool, FrameError> {
+        match (self, other) {
+            (Self::Wanted, Self::Unable) | (Self::Unable, Self::Wanted) => Err(
+                FrameError::Unexpected("one side wants checksums, and the other has none"),
+            ),
+            _ => Ok(self == Self::Wanted || other == Self::Wanted),
+        }
+    }
+}
+
 /// The body of a hello: what one side says of itself before any payload.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hello {
     limit: u64,
+    checksums: Checksums,
     name: String,
 }
 
 impl Hello {
-    /// A side that takes payloads of up to `limit` bytes, on the link of that name.
+    /// A side that takes payloads of up to `limit` bytes, on the link of that name, and has no checksums.
     ///
     /// # Errors
     /// [`FrameError::Name`] if the name is longer than [`MAX_NAME`] bytes.
@@ -160,14 +197,28 @@ impl Hello {
         }
         Ok(Self {
             limit,
+            checksums: Checksums::Unable,
             name: name.to_owned(),
         })
+    }
+
+    /// The same, with something else to say about checksums.
+    #[must_use]
+    pub fn with_checksums(mut self, checksums: Checksums) -> Self {
+        self.checksums = checksums;
+        self
     }
 
     /// Bytes of the longest payload that the sender of this hello takes.
     #[must_use]
     pub fn limit(&self) -> u64 {
         self.limit
+    }
+
+    /// What the sender of this hello says about checksums.
+    #[must_use]
+    pub fn checksums(&self) -> Checksums {
+        self.checksums
     }
 
     /// The name of the link.
@@ -182,10 +233,11 @@ impl Hello {
         let header = Header {
             kind: Kind::Hello,
             sequence: 0,
-            length: (LIMIT_LEN + self.name.len()) as u64,
+            length: (FIXED_LEN + self.name.len()) as u64,
         };
         let mut bytes = header.encode().to_vec();
         bytes.extend_from_slice(&self.limit.to_le_bytes());
+        bytes.push(self.checksums as u8);
         bytes.extend_from_slice(self.name.as_bytes());
         bytes
     }
@@ -199,7 +251,7 @@ impl Hello {
             return Err(FrameError::Unexpected("something else before the hello"));
         }
         match usize::try_from(header.length) {
-            Ok(len) if (LIMIT_LEN..=LIMIT_LEN + MAX_NAME).contains(&len) => Ok(len),
+            Ok(len) if (FIXED_LEN..=FIXED_LEN + MAX_NAME).contains(&len) => Ok(len),
             _ => Err(FrameError::Field("length")),
         }
     }
@@ -207,13 +259,17 @@ impl Hello {
     /// Reads a body.
     ///
     /// # Errors
-    /// [`FrameError::Field`] if it is too short, [`FrameError::Name`] if the name is not UTF-8 or too long.
+    /// [`FrameError::Field`] if it is too short or says something else about checksums, [`FrameError::Name`] if the name is not UTF-8 or too long.
     pub fn decode_body(body: &[u8]) -> Result<Self, FrameError> {
-        let (limit, name) = body
-            .split_first_chunk::<LIMIT_LEN>()
-            .ok_or(FrameError::Field("length"))?;
+        let short = FrameError::Field("length");
+        let (limit, rest) = body.split_first_chunk().ok_or(short)?;
+        let (checksums, name) = rest.split_first().ok_or(short)?;
+        let checksums = Checksums::ALL
+            .into_iter()
+            .find(|known| *known as u8 == *checksums)
+            .ok_or(FrameError::Field("word about checksums"))?;
         let name = std::str::from_utf8(name).map_err(|_| FrameError::Name)?;
-        Self::new(u64::from_le_bytes(*limit), name)
+        Ok(Self::new(u64::from_le_bytes(*limit), name)?.with_checksums(checksums))
     }
 }
 
@@ -286,6 +342,10 @@ mod tests {
         })
     }
 
+    fn checksums() -> impl Strategy<Value = Checksums> {
+        proptest::sample::select(Checksums::ALL.to_vec())
+    }
+
     proptest! {
         #[test]
         fn a_header_survives_the_stream(header in header()) {
@@ -306,11 +366,12 @@ mod tests {
         /// As a peer that lies would change it, in more than one place, and cut it.
         #[test]
         fn a_mutated_hello_is_refused_or_is_another_good_one(
-            limit in any::<u64>(), name in "\\PC{0,40}",
+            limit in any::<u64>(), name in "\\PC{0,40}", checksums in checksums(),
             changes in proptest::collection::vec((any::<proptest::sample::Index>(), any::<u8>()), 0..4),
             cut in any::<proptest::sample::Index>(), is_cut in any::<bool>(),
         ) {
-            let mut bytes = Hello::new(limit, &name).expect("short").encode();
+            let hello = Hello::new(limit, &name).expect("short").with_checksums(checksums);
+            let mut bytes = hello.encode();
             for (at, value) in changes {
                 let at = at.index(bytes.len());
                 bytes[at] = value;
@@ -320,7 +381,7 @@ mod tests {
             }
             let Some((header, rest)) = bytes.split_first_chunk() else { return Ok(()) };
             let Ok(len) = Header::decode(header).and_then(|header| Hello::body_len(&header)) else { return Ok(()) };
-            prop_assert!((LIMIT_LEN..=LIMIT_LEN + MAX_NAME).contains(&len));
+            prop_assert!((FIXED_LEN..=FIXED_LEN + MAX_NAME).contains(&len));
             let Some(body) = rest.get(..len) else { return Ok(()) };
             if let Ok(hello) = Hello::decode_body(body) {
                 prop_assert_eq!(&hello.encode(), &bytes[..HEADER_LEN + len]);
@@ -341,9 +402,11 @@ mod tests {
         }
 
         #[test]
-        fn a_hello_survives_the_stream(limit in any::<u64>(), name in "\\PC{0,80}") {
+        fn a_hello_survives_the_stream(
+            limit in any::<u64>(), name in "\\PC{0,80}", checksums in checksums()
+        ) {
             prop_assume!(name.len() <= MAX_NAME);
-            let hello = Hello::new(limit, &name).expect("short");
+            let hello = Hello::new(limit, &name).expect("short").with_checksums(checksums);
             let bytes = hello.encode();
             let (header, body) = bytes.split_first_chunk().expect("a header");
             let header = Header::decode(header).expect("good");
@@ -367,6 +430,22 @@ mod tests {
                 matches!(Header::decode(&bytes), Err(FrameError::Field(_))),
                 "byte {at}"
             );
+        }
+    }
+
+    #[test]
+    fn checksums_are_on_if_one_side_wants_them_and_never_without_the_other() {
+        use Checksums::{Able, Unable, Wanted};
+        for (one, other, agreed) in [
+            (Unable, Unable, Some(false)),
+            (Unable, Able, Some(false)),
+            (Unable, Wanted, None),
+            (Able, Able, Some(false)),
+            (Able, Wanted, Some(true)),
+            (Wanted, Wanted, Some(true)),
+        ] {
+            assert_eq!(one.agree(other).ok(), agreed, "{one:?} {other:?}");
+            assert_eq!(other.agree(one).ok(), agreed, "{other:?} {one:?}");
         }
     }
 

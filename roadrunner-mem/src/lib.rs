@@ -18,7 +18,7 @@ pub use doorbell::Doorbell;
 pub use link::{link, Link};
 pub use pages::exchange;
 pub use policy::Policy;
-pub use pump::{Pipes, Pump};
+pub use pump::{Checksum, Pipes, Pump};
 pub use segment::{Audience, Segment};
 pub use slots::{Released, SharedPayload, SlotOptions, SlotReport, Slots, Trust};
 pub use sys::{Exchanged, PageBuffer};

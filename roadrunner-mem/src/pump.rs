@@ -19,12 +19,25 @@ use nix::fcntl::{splice, SpliceFFlags};
 use nix::poll::{ppoll, PollFd, PollFlags};
 use nix::sys::time::TimeSpec;
 use pipe::Pipe;
+use roadrunner_core::frame::CHECKSUM_LEN;
 use roadrunner_core::stream::{write_all, Carried, Start, Wire};
 use roadrunner_core::{
     Backing, Deadline, LinearMemory, Method, Payload, Region, Span, TransferError,
 };
 use std::io;
 use std::os::fd::AsFd;
+
+/// A checksum that is computed of a payload while it is sent, and sent behind it.
+pub trait Checksum {
+    /// A payload begins.
+    fn restart(&mut self);
+
+    /// These bytes of it come next. They are about to be sent, so that this is the first time that they are read.
+    fn add(&mut self, bytes: Span<'_>);
+
+    /// The checksum of what was added, as it crosses the stream.
+    fn bytes(&self) -> [u8; CHECKSUM_LEN];
+}
 
 /// Splices payloads of one function into a socket, and keeps what that takes from one payload to the next. For
 /// implementers of [`Wire`].
@@ -139,7 +152,7 @@ impl Pump {
     /// acknowledged. `None`, with the payload where it was, if it does not, or if the system refuses before a byte has
     /// been sent: write it instead. For [`Wire::carry`], with a `socket` that is what `wire` writes to.
     ///
-    /// The frame asks for an acknowledgement.
+    /// The frame asks for an acknowledgement. With a `checksum`, that of the payload follows it.
     ///
     /// # Errors
     /// As [`Wire::carry`].
@@ -148,19 +161,38 @@ impl Pump {
         wire: &mut W,
         start: Start,
         payload: &mut Payload<'_>,
+        mut checksum: Option<&mut dyn Checksum>,
         sent: &mut u64,
         deadline: Deadline,
     ) -> Result<Option<Carried>, TransferError> {
         // What is partly written goes on being written.
         let ready = match self.partly.take() {
-            None if *sent == 0 => self.prepare(payload),
+            None if *sent == 0 => self.prepare(payload, &mut checksum),
             partly => partly,
         };
-        match ready {
-            Some(ready) => self
-                .carry_spliced(wire, start, payload, ready, sent, deadline)
-                .map(Some),
-            None => Ok(None),
+        let Some(mut ready) = ready else {
+            return Ok(None);
+        };
+        let carried = ready.taken.carried();
+        let header = start.header(carried);
+        match ready.send_frame(wire, &header, payload, checksum, sent, deadline) {
+            Ok(()) => {
+                self.pipes.keep(ready.pipe);
+                self.in_flight = Some((start.sequence(), ready.taken));
+                Ok(Some(carried))
+            }
+            Err(error) if *sent == 0 => {
+                // The pipe still refers to pages: it is closed here, not kept.
+                drop(ready.pipe);
+                ready.taken.put_back(payload.memory())?;
+                Err(error)
+            }
+            Err(error) => {
+                if matches!(error, TransferError::Timeout) {
+                    self.partly = Some(ready);
+                }
+                Err(error)
+            }
         }
     }
 
@@ -184,53 +216,37 @@ impl Pump {
 
     /// Does all that the system may refuse before a byte of the frame is out; `None` if it refused or the payload is none
     /// to splice, with the payload where it was.
-    fn prepare(&mut self, payload: &mut Payload<'_>) -> Option<Ready> {
+    fn prepare(
+        &mut self,
+        payload: &mut Payload<'_>,
+        checksum: &mut Option<&mut dyn Checksum>,
+    ) -> Option<Ready> {
         let region = self.whole_pages(payload)?;
+        if let Some(checksum) = checksum {
+            let before = (region.offset() - payload.region().offset()) as usize;
+            checksum.restart();
+            checksum.add(payload.span().ok()?.split_at(before).0);
+        }
         let pipe = self.pipes.take().ok()?;
         let used = self.acknowledged.take();
         let mut taken = Taken::take(payload.memory(), region, used).ok()?;
         match pipe.fill(taken.span()) {
-            Ok(in_pipe) => Some(Ready {
-                taken,
-                pipe,
-                spliced: 0,
-                in_pipe,
-            }),
+            Ok(in_pipe) => {
+                if let Some(checksum) = checksum {
+                    checksum.add(taken.span().split_at(in_pipe).0);
+                }
+                Some(Ready {
+                    taken,
+                    pipe,
+                    spliced: 0,
+                    in_pipe,
+                    behind: None,
+                })
+            }
             Err(_) => {
                 // It was whole pages of this memory a moment ago.
                 let _ = taken.put_back(payload.memory());
                 None
-            }
-        }
-    }
-
-    fn carry_spliced<W: Wire + AsFd>(
-        &mut self,
-        wire: &mut W,
-        start: Start,
-        payload: &mut Payload<'_>,
-        mut ready: Ready,
-        sent: &mut u64,
-        deadline: Deadline,
-    ) -> Result<Carried, TransferError> {
-        let carried = ready.taken.carried();
-        match ready.send_frame(wire, &start.header(carried), payload, sent, deadline) {
-            Ok(()) => {
-                self.pipes.keep(ready.pipe);
-                self.in_flight = Some((start.sequence(), ready.taken));
-                Ok(carried)
-            }
-            Err(error) if *sent == 0 => {
-                // The pipe still refers to pages: it is closed here, not kept.
-                drop(ready.pipe);
-                ready.taken.put_back(payload.memory())?;
-                Err(error)
-            }
-            Err(error) => {
-                if matches!(error, TransferError::Timeout) {
-                    self.partly = Some(ready);
-                }
-                Err(error)
             }
         }
     }
@@ -245,6 +261,8 @@ struct Ready {
     spliced: usize,
     /// Bytes that are in it.
     in_pipe: usize,
+    /// With a checksum: what follows the pages, once they are sent.
+    behind: Option<Vec<u8>>,
 }
 
 impl Ready {
@@ -255,6 +273,7 @@ impl Ready {
         wire: &mut W,
         header: &[u8],
         payload: &mut Payload<'_>,
+        mut checksum: Option<&mut dyn Checksum>,
         sent: &mut u64,
         deadline: Deadline,
     ) -> Result<(), TransferError> {
@@ -267,16 +286,34 @@ impl Ready {
             write_all(wire, header, head, sent, deadline)?;
         }
         let (in_front, spliced) = ((header.len() + head.len()) as u64, self.spliced);
-        let through = self.send_pages(wire, deadline);
+        let through = self.send_pages(wire, &mut checksum, deadline);
         *sent += (self.spliced - spliced) as u64;
         through.map_err(|error| TransferError::from_io("splice to the link", error))?;
+        if let Some(checksum) = checksum {
+            self.behind.get_or_insert_with(|| {
+                checksum.add(tail);
+                let mut behind = vec![0; tail.len()];
+                tail.copy_to_slice(&mut behind);
+                behind.extend(checksum.bytes());
+                behind
+            });
+        }
+        let (copied, tail) = match &self.behind {
+            Some(behind) => (&behind[..], Span::empty()),
+            None => (&[][..], tail),
+        };
         let mut of_tail = *sent - in_front - pages.len();
-        let written = write_all(wire, &[], tail, &mut of_tail, deadline);
+        let written = write_all(wire, copied, tail, &mut of_tail, deadline);
         *sent = in_front + pages.len() + of_tail;
         written
     }
 
-    fn send_pages(&mut self, socket: &impl AsFd, deadline: Deadline) -> io::Result<()> {
+    fn send_pages(
+        &mut self,
+        socket: &impl AsFd,
+        checksum: &mut Option<&mut dyn Checksum>,
+        deadline: Deadline,
+    ) -> io::Result<()> {
         let blocked = SigpipeBlocked::new()?;
         loop {
             let (_, rest) = self.taken.span().split_at(self.spliced + self.in_pipe);
@@ -286,7 +323,11 @@ impl Ready {
                 if rest.is_empty() {
                     return Ok(());
                 }
-                self.in_pipe = self.pipe.fill(rest)?;
+                let in_pipe = self.pipe.fill(rest)?;
+                if let Some(checksum) = checksum {
+                    checksum.add(rest.split_at(in_pipe).0);
+                }
+                self.in_pipe = in_pipe;
                 continue;
             }
             let moved = splice_from(&self.pipe, socket, self.in_pipe, more, deadline);

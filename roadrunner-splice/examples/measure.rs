@@ -1,22 +1,38 @@
-//! How long a payload takes between two processes over loopback, written and spliced:
-//! `cargo run --release --example measure [MB]`.
+//! What a payload costs between two processes over loopback, by each way and beside plain `send`/`recv` with the same
+//! socket options: `cargo run --release --example measure [MB [WAY …]]`, and `… measure rtt` for a round trip of 64 bytes.
 //!
 //! The program starts itself as the sender, which fills and gives away the payload twenty times, and prints the best and
-//! the median time of a round from one delivery to the next, filling included, and the processor time of either side.
+//! the median time of a round from one delivery to the next, filling included, and the time that the sender is in `send`.
 
 #[allow(unsafe_code, dead_code, unreachable_pub)]
 #[path = "../tests/common/pages.rs"]
 mod pages;
 
+use nix::sys::socket::{setsockopt, sockopt};
 use pages::PageMemory;
 use roadrunner_core::{
-    Deadline, HostMemory, LinearMemory, Payload, Region, Sink, Transfer, TransferError,
+    Deadline, HostMemory, LinearMemory, Payload, Region, Sink, Span, Transfer, TransferError,
 };
-use roadrunner_splice::{connect, Listener, Options, Preference};
-use std::process::Command;
+use roadrunner_splice::{connect, Link, Listener, Options, Preference};
+use std::error::Error;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
 const ROUNDS: usize = 20;
+const WAYS: [&str; 6] = [
+    "tcp",
+    "auto",
+    "write",
+    "checksum",
+    "splice",
+    "splice+checksum",
+];
+const TRIPS: usize = 20_000;
+const SMALL: u64 = 64;
+
+type Outcome<T = ()> = Result<T, Box<dyn Error>>;
 
 /// A sink whose buffer is reused, as a function's allocator would.
 struct Warm(HostMemory);
@@ -36,74 +52,184 @@ impl Sink for Warm {
     fn release(&mut self, _region: Region) {}
 }
 
-fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let mut arguments = std::env::args().skip(1);
-    let megabytes: u64 = arguments.next().map_or(Ok(100), |text| text.parse())?;
-    let deadline = Deadline::after(Duration::from_secs(60));
-    if let (Some(way), Some(address)) = (arguments.next(), arguments.next()) {
-        return send(megabytes * 1_000_000, &options(&way), &address, deadline);
+fn main() -> Outcome {
+    let arguments: Vec<_> = std::env::args().skip(1).collect();
+    let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
+    match arguments[..] {
+        ["rtt"] => round_trips(),
+        ["answer", way, address] => answer(way, address),
+        ["send", len, way, address] => send(len.parse()?, way, address),
+        [megabytes, ref ways @ ..] if !ways.is_empty() => payloads(megabytes, ways),
+        // Twice, so that a machine that gets slower meanwhile is noticed.
+        _ => payloads(arguments.first().unwrap_or(&"100"), &WAYS.repeat(2)),
     }
-    for way in ["write", "splice"] {
-        let mut listener = Listener::bind("127.0.0.1:0", options(way))?;
-        let mut sender = Command::new(std::env::current_exe()?)
-            .args([&megabytes.to_string(), way, &listener.address().to_string()])
-            .spawn()?;
-        let mut link = listener.accept(deadline)?;
-        let mut sink = Warm(HostMemory::new());
-        link.recv(&mut sink, deadline)?;
+}
+
+fn soon() -> Deadline {
+    Deadline::after(Duration::from_secs(60))
+}
+
+fn options(way: &str) -> Options {
+    let options = Options::default().checksum(way.ends_with("checksum"));
+    match way {
+        "auto" => options,
+        "splice" | "splice+checksum" => options.prefer(Preference::Splice),
+        _ => options.prefer(Preference::Write),
+    }
+}
+
+/// Starts this program as the peer.
+fn start(arguments: &[&str], address: impl ToString) -> Outcome<Child> {
+    let mut program = Command::new(std::env::current_exe()?);
+    Ok(program.args(arguments).arg(address.to_string()).spawn()?)
+}
+
+/// As a link sets up its socket on loopback.
+fn tune(socket: &TcpStream) -> Outcome {
+    socket.set_nodelay(true)?;
+    setsockopt(socket, sockopt::TcpCongestion, &"cubic".into())?;
+    Ok(())
+}
+
+fn payloads(megabytes: &str, ways: &[&str]) -> Outcome {
+    let len = megabytes.parse::<usize>()? * 1_000_000;
+    let bytes = len.to_string();
+    for way in ways.iter().copied() {
         let mut times = Vec::new();
-        let mut method = None;
-        for _ in 0..ROUNDS {
-            let before = Instant::now();
-            method = Some(link.recv(&mut sink, deadline)?.receipt().method());
-            times.push(before.elapsed());
+        let mut method = "send/recv".to_owned();
+        if way == "tcp" {
+            let listener = TcpListener::bind("127.0.0.1:0")?;
+            let mut sender = start(&["send", &bytes, way], listener.local_addr()?)?;
+            let (mut socket, _) = listener.accept()?;
+            tune(&socket)?;
+            let mut buffer = vec![1; len];
+            for _ in 0..=ROUNDS {
+                let before = Instant::now();
+                socket.read_exact(&mut buffer)?;
+                times.push(before.elapsed());
+            }
+            sender.wait()?;
+        } else {
+            let mut listener = Listener::bind("127.0.0.1:0", options(way))?;
+            let mut sender = start(&["send", &bytes, way], listener.address())?;
+            let mut link = listener.accept(soon())?;
+            let mut sink = Warm(HostMemory::new());
+            for _ in 0..=ROUNDS {
+                let before = Instant::now();
+                let receipt = link.recv(&mut sink, soon())?.receipt();
+                times.push(before.elapsed());
+                method = receipt.method().name().to_owned();
+            }
+            sender.wait()?;
         }
-        sender.wait()?;
+        // The first one grew the buffers.
+        times.remove(0);
         times.sort();
-        println!(
-            "{megabytes} MB {}: best {:.1?}, median {:.1?}",
-            method.map_or("", |method| method.name()),
-            times[0],
-            times[ROUNDS / 2]
-        );
+        let (best, median) = (times[0], times[ROUNDS / 2]);
+        println!("{megabytes} MB, {way}: {method}, best {best:.1?}, median {median:.1?}");
     }
     Ok(())
 }
 
-fn options(way: &str) -> Options {
-    Options::default().prefer(match way {
-        "write" => Preference::Write,
-        _ => Preference::Splice,
-    })
-}
-
-fn send(
-    len: u64,
-    options: &Options,
-    address: &str,
-    deadline: Deadline,
-) -> Result<(), Box<dyn std::error::Error>> {
-    let mut link = connect(address, "measure", options, deadline)?;
+fn send(len: u64, way: &str, address: &str) -> Outcome {
     let mut memory = PageMemory::new(len);
     let region = Region::new(0, len);
     let mut sending = Duration::ZERO;
-    for round in 0..=ROUNDS {
-        fill(region.span(&mut memory)?, round as u8);
-        let before = Instant::now();
-        link.send(Payload::given(&mut memory, region)?, deadline)?;
-        sending += before.elapsed();
+    if way == "tcp" {
+        let mut socket = TcpStream::connect(address)?;
+        tune(&socket)?;
+        let mut bytes = vec![0; len as usize];
+        for round in 0..=ROUNDS {
+            fill(Span::from_slice(&mut bytes), round as u8);
+            let before = Instant::now();
+            socket.write_all(&bytes)?;
+            sending += before.elapsed();
+        }
+    } else {
+        let mut link = connect(address, "measure", &options(way), soon())?;
+        for round in 0..=ROUNDS {
+            fill(region.span(&mut memory)?, round as u8);
+            let before = Instant::now();
+            link.send(Payload::given(&mut memory, region)?, soon())?;
+            sending += before.elapsed();
+        }
+        link.close(soon())?;
     }
-    link.close(deadline)?;
     let each = sending / (ROUNDS as u32 + 1);
     println!("    in send: {each:.1?} on average");
     Ok(())
 }
 
 /// What a function does before it gives a payload away.
-fn fill(mut span: roadrunner_core::Span<'_>, value: u8) {
+fn fill(mut span: Span<'_>, value: u8) {
     let block = [value; 64 << 10];
     while !span.is_empty() {
         let written = span.copy_from_slice(&block);
         span = span.split_at(written).1;
     }
+}
+
+fn round_trips() -> Outcome {
+    for way in ["tcp", "auto", "checksum"].repeat(3) {
+        let mut times = Vec::with_capacity(TRIPS);
+        if way == "tcp" {
+            let listener = TcpListener::bind("127.0.0.1:0")?;
+            let mut peer = start(&["answer", way], listener.local_addr()?)?;
+            let (mut socket, _) = listener.accept()?;
+            tune(&socket)?;
+            let mut bytes = [7; SMALL as usize];
+            for _ in 0..TRIPS {
+                let before = Instant::now();
+                socket.write_all(&bytes)?;
+                socket.read_exact(&mut bytes)?;
+                times.push(before.elapsed());
+            }
+            peer.wait()?;
+        } else {
+            let mut listener = Listener::bind("127.0.0.1:0", options(way))?;
+            let mut peer = start(&["answer", way], listener.address())?;
+            let mut link = listener.accept(soon())?;
+            let (mut from, mut sink) = (HostMemory::from([7; SMALL as usize]), small_sink());
+            for _ in 0..TRIPS {
+                let before = Instant::now();
+                exchange(&mut link, &mut from)?;
+                link.recv(&mut sink, soon())?;
+                times.push(before.elapsed());
+            }
+            link.close(soon())?;
+            peer.wait()?;
+        }
+        times.sort();
+        let (fifth, median) = (times[TRIPS / 20], times[TRIPS / 2]);
+        println!("{SMALL} bytes there and back, {way}: 5% {fifth:.1?}, median {median:.1?}");
+    }
+    Ok(())
+}
+
+fn small_sink() -> Warm {
+    Warm(HostMemory::from([0; SMALL as usize]))
+}
+
+fn exchange(link: &mut Link, memory: &mut HostMemory) -> Outcome {
+    let payload = Payload::kept(memory, Region::new(0, SMALL))?;
+    link.send(payload, soon())?;
+    Ok(())
+}
+
+fn answer(way: &str, address: &str) -> Outcome {
+    if way == "tcp" {
+        let mut socket = TcpStream::connect(address)?;
+        tune(&socket)?;
+        let mut bytes = [0; SMALL as usize];
+        while socket.read_exact(&mut bytes).is_ok() {
+            socket.write_all(&bytes)?;
+        }
+        return Ok(());
+    }
+    let mut link = connect(address, "measure", &options(way), soon())?;
+    let mut sink = small_sink();
+    while link.recv(&mut sink, soon()).is_ok() {
+        exchange(&mut link, &mut sink.0)?;
+    }
+    Ok(())
 }

@@ -2,6 +2,7 @@
 // The example in the README is a whole program.
 #![allow(clippy::needless_doctest_main)]
 
+mod checksum;
 mod link;
 mod listener;
 mod options;

@@ -23,23 +23,27 @@ pub(crate) fn recv(socket: BorrowedFd<'_>, into: Span<'_>) -> io::Result<usize> 
     usize::try_from(count).map_err(|_| Errno::last().into())
 }
 
-/// `sendmsg(2)` of `head` followed by `body`, without waiting and without `SIGPIPE`.
-pub(crate) fn send(socket: BorrowedFd<'_>, head: &[u8], body: Span<'_>) -> io::Result<usize> {
-    let mut parts = [
-        libc::iovec {
-            iov_base: head.as_ptr().cast_mut().cast(),
-            iov_len: head.len(),
-        },
-        libc::iovec {
-            iov_base: body.as_ptr().cast(),
-            iov_len: body.len(),
-        },
-    ];
+/// `sendmsg(2)` of `head`, `body` and `tail`, without waiting and without `SIGPIPE`.
+pub(crate) fn send(
+    socket: BorrowedFd<'_>,
+    head: &[u8],
+    body: Span<'_>,
+    tail: &[u8],
+) -> io::Result<usize> {
+    let part = |bytes: &[u8]| libc::iovec {
+        iov_base: bytes.as_ptr().cast_mut().cast(),
+        iov_len: bytes.len(),
+    };
+    let body = libc::iovec {
+        iov_base: body.as_ptr().cast(),
+        iov_len: body.len(),
+    };
+    let mut parts = [part(head), body, part(tail)];
     // SAFETY: msghdr is plain data for which all zeros (no name, no control message, no parts) is a valid value.
     let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
     message.msg_iov = parts.as_mut_ptr();
     message.msg_iovlen = parts.len();
-    // SAFETY: `message` points at `parts`, which points at `head` and `body`; all of them outlive the call, and the
+    // SAFETY: `message` points at `parts`, which points at `head`, `body` and `tail`; all of them outlive the call, and the
     // kernel only reads them.
     let count = unsafe {
         libc::sendmsg(

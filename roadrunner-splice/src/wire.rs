@@ -1,13 +1,15 @@
 //! A [`Wire`] over a TCP connection.
 
+use crate::checksum::Checksums;
 use crate::options::Options;
 use crate::sys;
 use nix::poll::{ppoll, PollFd, PollFlags};
 use nix::sys::socket::{getsockopt, setsockopt, sockopt};
 use nix::sys::time::TimeSpec;
-use roadrunner_core::stream::{write_frame, Carried, Start, Wire};
-use roadrunner_core::{Deadline, Payload, Span, TransferError};
-use roadrunner_mem::Pump;
+use roadrunner_core::frame::{self, HEADER_LEN};
+use roadrunner_core::stream::{read_all, write_frame, Carried, Start, Wire};
+use roadrunner_core::{Deadline, Payload, Region, Sink, Span, TransferError};
+use roadrunner_mem::{Checksum, Pump};
 use std::ffi::OsString;
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpStream};
@@ -23,6 +25,10 @@ pub struct TcpWire {
     peer: SocketAddr,
     /// Splices what it can, if that is asked for.
     pump: Option<Pump>,
+    /// Whether this end wants checksums.
+    wants_checksums: bool,
+    /// If the link has them.
+    checksums: Option<Checksums>,
 }
 
 impl TcpWire {
@@ -44,6 +50,8 @@ impl TcpWire {
             socket: Socket(socket),
             peer,
             pump: options.pump(is_loopback(peer.ip())),
+            wants_checksums: options.checksum.unwrap_or(!is_loopback(peer.ip())),
+            checksums: None,
         };
         wire.choose_congestion(options);
         Ok(wire)
@@ -53,6 +61,12 @@ impl TcpWire {
     #[must_use]
     pub fn peer(&self) -> SocketAddr {
         self.peer
+    }
+
+    /// Whether payloads are followed by a checksum; false before the link is open.
+    #[must_use]
+    pub fn has_checksums(&self) -> bool {
+        self.checksums.is_some()
     }
 
     /// The name of the congestion control that runs, or `None` if the system does not say.
@@ -120,13 +134,54 @@ impl Wire for TcpWire {
         sent: &mut u64,
         deadline: Deadline,
     ) -> Result<Carried, TransferError> {
-        if let Some(pump) = &mut self.pump {
-            let spliced = pump.carry(&mut self.socket, start, payload, sent, deadline)?;
+        let Self {
+            socket,
+            pump,
+            checksums,
+            ..
+        } = self;
+        if let Some(pump) = pump {
+            let checksum = checksums.as_mut();
+            let checksum = checksum.map(|of| &mut of.sending as &mut dyn Checksum);
+            let spliced = pump.carry(socket, start, payload, checksum, sent, deadline)?;
             if let Some(carried) = spliced {
                 return Ok(carried);
             }
         }
-        write_frame(self, start, payload.span()?, sent, deadline)
+        let payload = payload.span()?;
+        match checksums {
+            Some(checksums) => checksums.write_frame(socket, start, payload, sent, deadline),
+            None => write_frame(socket, start, payload, sent, deadline),
+        }
+    }
+
+    fn bring(
+        &mut self,
+        _carried: Carried,
+        sink: &mut dyn Sink,
+        region: Region,
+        got: &mut u64,
+        deadline: Deadline,
+    ) -> Result<u8, TransferError> {
+        let into = region.span(sink.memory())?;
+        match &mut self.checksums {
+            Some(checksums) => checksums.bring(&mut self.socket, into, got, deadline)?,
+            None => read_all(&mut self.socket, into, HEADER_LEN, got, deadline)?,
+        }
+        // Out of the socket's buffer; an empty payload is copied by nobody.
+        Ok(u8::from(!region.is_empty()))
+    }
+
+    fn checksums(&self) -> frame::Checksums {
+        if self.wants_checksums {
+            frame::Checksums::Wanted
+        } else {
+            frame::Checksums::Able
+        }
+    }
+
+    fn opened(&mut self, checksums: bool) {
+        self.checksums = checksums.then(Checksums::default);
     }
 
     fn acknowledged(&mut self, sequence: u64) {
@@ -138,9 +193,22 @@ impl Wire for TcpWire {
 
 /// The connection itself: what writes and waits.
 #[derive(Debug)]
-struct Socket(TcpStream);
+pub(crate) struct Socket(TcpStream);
 
 impl Socket {
+    /// Writes at least one byte of the three.
+    pub(crate) fn write_parts(
+        &mut self,
+        head: &[u8],
+        body: Span<'_>,
+        tail: &[u8],
+        deadline: Deadline,
+    ) -> io::Result<usize> {
+        self.patiently(PollFlags::POLLOUT, deadline, |socket| {
+            sys::send(socket, head, body, tail)
+        })
+    }
+
     /// Repeats `operation` until it does something other than wait, or the deadline passes.
     fn patiently(
         &self,
@@ -171,9 +239,7 @@ impl Wire for Socket {
     }
 
     fn write(&mut self, head: &[u8], body: Span<'_>, deadline: Deadline) -> io::Result<usize> {
-        self.patiently(PollFlags::POLLOUT, deadline, |socket| {
-            sys::send(socket, head, body)
-        })
+        self.write_parts(head, body, &[], deadline)
     }
 }
 

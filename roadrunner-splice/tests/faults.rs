@@ -55,6 +55,55 @@ const SPLICE: Hop<'static, Link> = Hop {
     ],
 };
 
+fn writing_checked() -> (Link, Link) {
+    both(&Options::default().prefer(Preference::Write).checksum(true))
+}
+
+fn splicing_checked() -> (Link, Link) {
+    let options = Options::default().prefer(Preference::Splice).checksum(true);
+    both(&options.splice_from(0).chunk(8192))
+}
+
+const WRITE_CHECKED: Hop<'static, Link> = Hop {
+    name: "tcp, write with a checksum",
+    open: &writing_checked,
+    ..WRITE
+};
+
+const SPLICE_CHECKED: Hop<'static, Link> = Hop {
+    name: "tcp, splice with a checksum",
+    open: &splicing_checked,
+    ..SPLICE
+};
+
+#[test]
+fn every_call_fails_with_checksums() {
+    WRITE_CHECKED.sweep();
+    SPLICE_CHECKED.sweep();
+}
+
+#[test]
+fn the_peer_dies_with_checksums() {
+    let step = if is_long() { 1 } else { 211 };
+    WRITE_CHECKED.deaths(step);
+    SPLICE_CHECKED.deaths(step);
+}
+
+#[test]
+fn calls_fail_at_random_with_checksums() {
+    let len = (1 << 20) + 77;
+    Hop {
+        len,
+        ..WRITE_CHECKED
+    }
+    .at_random();
+    Hop {
+        len,
+        ..SPLICE_CHECKED
+    }
+    .at_random();
+}
+
 #[test]
 fn every_call_fails_inline() {
     INLINE.sweep();

@@ -202,7 +202,7 @@ fn a_replayed_proof_is_refused() {
             server.write_all(&tag).expect("room");
             client.write_all(&read::<TAG>(&mut server)).expect("room");
             // The hellos.
-            let mut hello = [0; 24 + 8 + 8];
+            let mut hello = [0; 24 + 9 + 8];
             client.read_exact(&mut hello).expect("a hello");
             server.write_all(&hello).expect("room");
             server.read_exact(&mut hello).expect("a hello");

@@ -154,7 +154,7 @@ impl Wire for UnixWire {
             }
         }
         if let Some(pump) = &mut self.pump {
-            let spliced = pump.carry(&mut self.socket, start, payload, sent, deadline)?;
+            let spliced = pump.carry(&mut self.socket, start, payload, None, sent, deadline)?;
             if let Some(carried) = spliced {
                 return Ok(carried);
             }

@@ -30,7 +30,7 @@ impl<W: Wire> Opening<W> {
     /// # Errors
     /// [`Protocol`](TransferError::Protocol) if the name is too long.
     pub fn connect(wire: W, name: &str, limit: u64) -> Result<Self, TransferError> {
-        let hello = Hello::new(limit, name)?;
+        let hello = Hello::new(limit, name)?.with_checksums(wire.checksums());
         let mut opening = Self::accept(wire, limit);
         opening.name = Some(name.to_owned());
         opening.ours = hello.encode();
@@ -76,13 +76,16 @@ impl<W: Wire> Opening<W> {
             deadline,
         )?;
         if self.name.is_none() {
-            self.ours = Hello::new(self.limit, theirs.name())?.encode();
+            let hello = Hello::new(self.limit, theirs.name())?;
+            self.ours = hello.with_checksums(wire.checksums()).encode();
             write_all(wire, &self.ours, Span::empty(), &mut self.sent, deadline)?;
         }
+        let checksums = wire.checksums().agree(theirs.checksums())?;
         let name = self.name.take();
         let name = name.unwrap_or_else(|| theirs.name().to_owned());
         let limit = self.limit.min(theirs.limit());
-        let wire = self.wire.take().ok_or(TransferError::Broken)?;
+        let mut wire = self.wire.take().ok_or(TransferError::Broken)?;
+        wire.opened(checksums);
         Ok(StreamLink::fresh(wire, name, limit))
     }
 }

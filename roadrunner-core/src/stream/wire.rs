@@ -2,7 +2,7 @@
 
 use crate::deadline::Deadline;
 use crate::error::TransferError;
-use crate::frame::{FrameError, Header, Kind, HEADER_LEN};
+use crate::frame::{Checksums, FrameError, Header, Kind, HEADER_LEN};
 use crate::memory::Sink;
 use crate::payload::Payload;
 use crate::receipt::Method;
@@ -57,8 +57,8 @@ pub trait Wire {
     /// The default reads the bytes from the stream, whatever the method is.
     ///
     /// # Errors
-    /// [`Truncated`](TransferError::Truncated) at the end of the stream, [`OutOfBounds`](TransferError::OutOfBounds) if the
-    /// region does not lie within the memory, others as [`read`](Self::read).
+    /// [`Truncated`](TransferError::Truncated) at the end of the stream, [`Corrupted`](TransferError::Corrupted) if the
+    /// checksum is wrong, [`OutOfBounds`](TransferError::OutOfBounds) if the region does not lie within the memory, others as [`read`](Self::read).
     fn bring(
         &mut self,
         _carried: Carried,
@@ -90,6 +90,15 @@ pub trait Wire {
     ) -> Result<Option<(Region, Method, u8)>, TransferError> {
         Ok(None)
     }
+
+    /// What this end says about checksums before there is a link. The default has none.
+    fn checksums(&self) -> Checksums {
+        Checksums::Unable
+    }
+
+    /// The link is opened, with checksums or without: [`carry`](Self::carry) and [`bring`](Self::bring) send and check
+    /// them.
+    fn opened(&mut self, _checksums: bool) {}
 
     /// Something that the peer said beside payloads and that is about segments: [`Kind::Release`] or
     /// [`Kind::Retirement`].
@@ -174,6 +183,23 @@ pub struct Carried {
     pub acknowledge: bool,
 }
 
+impl Carried {
+    /// As a frame is carried that is written: [`Inline`](Method::Inline) or as [`Write`](Method::Write) by size.
+    #[must_use]
+    pub fn written(start: Start) -> Self {
+        Self {
+            method: if start.len() <= INLINE_LIMIT {
+                Method::Inline
+            } else {
+                Method::Write
+            },
+            // Into the socket's buffer; an empty payload is copied by nobody.
+            copies: u8::from(!start.is_empty()),
+            acknowledge: false,
+        }
+    }
+}
+
 /// Sends a frame by writing it, [`Inline`](Method::Inline) or as [`Write`](Method::Write) by size: what [`Wire::carry`]
 /// does unless the wire has a better way, and what a wire that has one does when it cannot be taken.
 ///
@@ -186,16 +212,7 @@ pub fn write_frame<W: Wire + ?Sized>(
     sent: &mut u64,
     deadline: Deadline,
 ) -> Result<Carried, TransferError> {
-    let carried = Carried {
-        method: if start.len() <= INLINE_LIMIT {
-            Method::Inline
-        } else {
-            Method::Write
-        },
-        // Into the socket's buffer; an empty payload is copied by nobody.
-        copies: u8::from(!start.is_empty()),
-        acknowledge: false,
-    };
+    let carried = Carried::written(start);
     write_all(wire, &start.header(carried), payload, sent, deadline)?;
     Ok(carried)
 }

@@ -5,8 +5,10 @@
 
 #[allow(unsafe_code)]
 mod pages;
+mod proxy;
 
 pub use pages::{default_sigpipe, page_memory, PageMemory};
+pub use proxy::Proxy;
 use roadrunner_core::testing::{say_hello, soon};
 use roadrunner_splice::{connect, Link, Listener, Options, Secret};
 use std::net::TcpStream;
