@@ -39,6 +39,8 @@ pub(crate) struct Experiment {
     pub(crate) bytes: u64,
     /// Receivers of each payload.
     pub(crate) fanout: u32,
+    /// Takes seconds: three rounds, whatever the scale.
+    pub(crate) heavy: bool,
 }
 
 impl Experiment {
@@ -48,11 +50,19 @@ impl Experiment {
             name,
             bytes,
             fanout: 1,
+            heavy: false,
         }
     }
 
     pub(crate) fn fanout(self, fanout: u32) -> Self {
         Self { fanout, ..self }
+    }
+
+    pub(crate) fn heavy(self) -> Self {
+        Self {
+            heavy: true,
+            ..self
+        }
     }
 }
 
@@ -87,6 +97,7 @@ impl Bench {
         bench
     }
 
+    #[allow(dead_code)] // not every run has an experiment that asks
     pub(crate) fn scale(&self) -> Scale {
         self.scale
     }

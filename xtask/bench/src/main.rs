@@ -2,18 +2,17 @@
 //!
 //! | room | what is in it |
 //! | --- | --- |
-//! | [`bench`] | what an experiment is given: how much to measure, progress, where results go |
+//! | [`mod@bench`] | what an experiment is given: how much to measure, progress, where results go |
 //! | [`measure`] | interleaved rounds of named candidates, and the watch that they are timed with |
 //! | [`usage`] | processor time and memory of this process |
 //! | [`payload`] | what is sent: filled and verified at the speed of memory |
+//! | [`functions`] | the two functions of a workflow figure, on WasmEdge |
 //! | [`peer`] | this program once more, as the other process of an experiment |
 //! | [`results`] | rows and ratios, as JSON and as tables |
 //! | [`mem`], [`uds`], [`net`] | the experiments |
 
-// What experiments that are still to come will use.
-#![allow(dead_code)]
-
 mod bench;
+mod functions;
 mod measure;
 mod mem;
 mod net;
@@ -82,7 +81,7 @@ enum Part {
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let done = match &arguments.inner {
-        Some(Inner::Peer { name }) => peer::run(name, &[uds::PEERS, net::PEERS]),
+        Some(Inner::Peer { name }) => peer::run(name, &[mem::PEERS, uds::PEERS, net::PEERS]),
         None => run(&arguments),
     };
     match done {

@@ -17,6 +17,9 @@ const SETTLING: Duration = Duration::from_millis(200);
 /// While it lasts, the process is looked at so often.
 const GLANCE: Duration = Duration::from_micros(200);
 
+/// Rounds of experiments that take seconds each.
+const HEAVY: usize = 3;
+
 /// Does one round. It times its work with the watch, and tells it what was delivered and verified.
 pub(crate) type Run<'a> = Box<dyn FnMut(&mut Watch) -> Result<()> + 'a>;
 
@@ -24,6 +27,8 @@ pub(crate) type Run<'a> = Box<dyn FnMut(&mut Watch) -> Result<()> + 'a>;
 pub(crate) struct Candidate<'a> {
     name: String,
     transport: &'static str,
+    /// If they are not the experiment's.
+    bytes: Option<u64>,
     make: Box<dyn FnMut() -> Result<Run<'a>> + 'a>,
 }
 
@@ -41,7 +46,16 @@ impl<'a> Candidate<'a> {
         Self {
             name: name.into(),
             transport,
+            bytes: None,
             make: Box::new(move || Ok(Box::new(make()?) as Run<'a>)),
+        }
+    }
+
+    /// Its payloads have so many bytes, others than those of the experiment.
+    pub(crate) fn of(self, bytes: u64) -> Self {
+        Self {
+            bytes: Some(bytes),
+            ..self
         }
     }
 }
@@ -58,6 +72,8 @@ pub(crate) struct Watch {
     delivered: u64,
     verified: u64,
     methods: BTreeSet<String>,
+    /// What the time is divided by, if not by what was delivered.
+    payloads: Option<u64>,
 }
 
 impl Watch {
@@ -83,12 +99,22 @@ impl Watch {
         result
     }
 
+    /// Counts the time if `counted`, and is [`beside`](Self::beside) otherwise.
+    pub(crate) fn part<T>(&mut self, counted: bool, work: impl FnOnce() -> T) -> T {
+        if counted {
+            self.time(work)
+        } else {
+            self.beside(work)
+        }
+    }
+
     /// Processor time that the measured work took in another process; for a thread of this one it is counted anyway.
     pub(crate) fn add_cpu(&mut self, cpu: Cpu) {
         self.elsewhere += cpu;
     }
 
     /// Processor time of another thread of this process that is not what the experiment is about.
+    #[allow(dead_code)] // for threads that do other work too
     pub(crate) fn add_beside(&mut self, cpu: Cpu) {
         self.beside += cpu;
     }
@@ -120,6 +146,11 @@ impl Watch {
         }
     }
 
+    /// All that was delivered was one payload, to many receivers.
+    pub(crate) fn as_one(&mut self) {
+        self.payloads = Some(1);
+    }
+
     /// Every byte of a payload was compared with what was sent.
     ///
     /// # Errors
@@ -149,6 +180,11 @@ impl Receipts {
         if let Some(count) = self.0.get_mut(usize::from(receipt.method().code()) - 1) {
             *count += 1;
         }
+    }
+
+    /// How many.
+    pub(crate) fn total(&self) -> u64 {
+        self.0.iter().sum()
     }
 }
 
@@ -194,6 +230,7 @@ struct Runner<'a> {
     peak: u64,
     times: Vec<f64>,
     cpu: Cpu,
+    payloads: u64,
     delivered: u64,
     verified: u64,
     methods: BTreeSet<String>,
@@ -205,28 +242,36 @@ pub(crate) fn interleaved(
     experiment: Experiment,
     candidates: Vec<Candidate<'_>>,
 ) -> Result<Measured> {
-    let (least, most, budget) = scale.rounds();
+    let (mut least, mut most, budget) = scale.rounds();
+    if experiment.heavy {
+        (least, most) = (least.min(HEAVY), most.min(HEAVY));
+    }
     let mut peaks = Vec::new();
     let mut candidates = candidates;
     for candidate in &mut candidates {
-        peaks.push(alone(candidate).with_context(|| candidate.describe(experiment))?);
+        let rounds = if experiment.heavy { 1 } else { 2 };
+        peaks.push(alone(candidate, rounds).with_context(|| candidate.describe(experiment))?);
     }
     let mut runners = Vec::new();
     for (mut candidate, peak) in candidates.into_iter().zip(peaks) {
         let run = (candidate.make)().with_context(|| candidate.describe(experiment))?;
         runners.push(Runner::new(candidate, run, peak));
     }
-    let turn = |runners: &mut Vec<Runner<'_>>| -> Result<()> {
-        for runner in runners.iter_mut() {
-            runner
-                .round()
-                .with_context(|| runner.candidate.describe(experiment))?;
-        }
+    let mut turns = 0;
+    let mut turn = |runners: &mut Vec<Runner<'_>>| {
+        turns += 1;
+        let round = |runner: &mut Runner<'_>| {
+            let done = runner.round();
+            done.with_context(|| runner.candidate.describe(experiment))
+        };
         // Nobody always comes after the same one.
-        runners.reverse();
-        Ok(())
+        if turns % 2 == 1 {
+            runners.iter_mut().try_for_each(round)
+        } else {
+            runners.iter_mut().rev().try_for_each(round)
+        }
     };
-    if scale != Scale::Smoke {
+    if scale != Scale::Smoke && !experiment.heavy {
         turn(&mut runners)?;
         turn(&mut runners)?;
         runners.iter_mut().for_each(Runner::forget);
@@ -247,12 +292,12 @@ pub(crate) fn interleaved(
     ))
 }
 
-/// Two rounds with no other candidate about: the most memory that they took.
-fn alone(candidate: &mut Candidate<'_>) -> Result<u64> {
+/// A few rounds with no other candidate about: the most memory that they took.
+fn alone(candidate: &mut Candidate<'_>, rounds: usize) -> Result<u64> {
     let resettable = usage::reset_peak().is_ok();
     let mut run = (candidate.make)()?;
     let mut elsewhere = 0;
-    for _ in 0..2 {
+    for _ in 0..rounds {
         let mut watch = Watch::default();
         run(&mut watch)?;
         elsewhere = elsewhere.max(watch.peak_elsewhere);
@@ -283,6 +328,7 @@ impl<'a> Runner<'a> {
             peak,
             times: Vec::new(),
             cpu: Cpu::default(),
+            payloads: 0,
             delivered: 0,
             verified: 0,
             methods: BTreeSet::new(),
@@ -292,7 +338,7 @@ impl<'a> Runner<'a> {
     fn forget(&mut self) {
         self.times.clear();
         self.cpu = Cpu::default();
-        (self.delivered, self.verified) = (0, 0);
+        (self.payloads, self.delivered, self.verified) = (0, 0, 0);
         self.methods.clear();
     }
 
@@ -309,8 +355,10 @@ impl<'a> Runner<'a> {
                 watch.delivered
             );
         }
+        let payloads = watch.payloads.unwrap_or(watch.delivered);
         self.times
-            .push(watch.time.as_secs_f64() * 1e9 / watch.delivered as f64);
+            .push(watch.time.as_secs_f64() * 1e9 / payloads as f64);
+        self.payloads += payloads;
         self.delivered += watch.delivered;
         self.verified += watch.verified;
         self.methods.extend(watch.methods);
@@ -321,21 +369,22 @@ impl<'a> Runner<'a> {
         self.times.sort_unstable_by(f64::total_cmp);
         let tenths = |nanoseconds: f64| (nanoseconds * 10.0).round() / 10.0;
         let percentile = |percent| tenths(percentile(&self.times, percent));
-        let per_payload = |time: Duration| tenths(time.as_secs_f64() * 1e9 / self.delivered as f64);
+        let per_payload = |time: Duration| tenths(time.as_secs_f64() * 1e9 / self.payloads as f64);
         let methods: Vec<_> = self.methods.iter().map(String::as_str).collect();
         Row {
             experiment: experiment.name.to_owned(),
             candidate: self.candidate.name.clone(),
             transport: self.candidate.transport.to_owned(),
             method: methods.join("+"),
-            bytes: experiment.bytes,
+            bytes: self.candidate.bytes.unwrap_or(experiment.bytes),
             fanout: experiment.fanout,
             p50_ns: percentile(50.0),
             p95_ns: percentile(95.0),
             p99_ns: percentile(99.0),
             spread_ns: tenths(spread(&self.times)),
             rounds: self.times.len() as u64,
-            payloads: self.delivered,
+            payloads: self.payloads,
+            delivered: self.delivered,
             verified: self.verified,
             cpu_user_ns: per_payload(self.cpu.user),
             cpu_sys_ns: per_payload(self.cpu.sys),

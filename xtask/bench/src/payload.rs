@@ -11,20 +11,19 @@ const STAMP: usize = 8;
 pub(crate) struct Pattern {
     /// Payloads take turns with them, so that what is left of the last ones is found. Two buffers that change places
     /// hold every second payload, so there are three.
-    pages: [[u8; PIECE]; 3],
+    pages: Vec<[u8; PIECE]>,
 }
 
 impl Pattern {
     pub(crate) fn new() -> Self {
         let mut state = 1_u64;
-        let pages = std::array::from_fn(|_| {
-            std::array::from_fn(|_| {
-                state = state
-                    .wrapping_mul(6_364_136_223_846_793_005)
-                    .wrapping_add(1);
-                (state >> 56) as u8
-            })
-        });
+        let mut byte = || {
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1);
+            (state >> 56) as u8
+        };
+        let pages = (0..3).map(|_| std::array::from_fn(|_| byte())).collect();
         Self { pages }
     }
 

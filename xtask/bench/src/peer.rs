@@ -92,6 +92,8 @@ impl Peer {
         })
     }
 
+    /// Of its process.
+    #[allow(dead_code)] // for whoever looks at it from outside
     pub(crate) fn id(&self) -> u32 {
         self.child.id()
     }

@@ -49,8 +49,11 @@ pub(crate) struct Row {
     /// The median distance of a round from the median one.
     pub(crate) spread_ns: f64,
     pub(crate) rounds: u64,
+    /// What times and processor times are divided by.
     pub(crate) payloads: u64,
-    /// Payloads of which every byte was compared with what was sent.
+    /// Each payload counts once for each of its receivers.
+    pub(crate) delivered: u64,
+    /// Of these every byte was compared with what was sent.
     pub(crate) verified: u64,
     /// Processor time of all threads and processes that took part, work off the critical path included.
     pub(crate) cpu_user_ns: f64,

@@ -1,34 +1,31 @@
 //! In one process.
 
+mod fanout;
+mod getset;
+mod small;
 mod steady;
+mod transfer;
+mod wasm;
 
 use crate::bench::Bench;
+use crate::measure::Watch;
+use crate::payload::Pattern;
+use crate::peer::Peers;
 use anyhow::{Context, Result};
-use roadrunner_core::{Region, Sink, TransferError};
+use roadrunner_core::{Delivery, LinearMemory, Region, Sink, TransferError};
 use roadrunner_mem::PageBuffer;
 
-/// From what fits a cache line to what fits no cache.
-const SIZES: [u64; 13] = [
-    64,
-    1_000,
-    4_096,
-    16_384,
-    65_536,
-    262_144,
-    1_000_000,
-    2_000_000,
-    4_000_000,
-    10_000_000,
-    40_000_000,
-    100_000_000,
-    500_000_000,
-];
+pub(crate) const PEERS: Peers = &[(getset::NAME, getset::peer)];
 
 /// What most ratios are about.
 const LARGE: u64 = 100_000_000;
 
 pub(crate) fn run(bench: &mut Bench) -> Result<()> {
-    steady::run(bench)
+    small::run(bench)?;
+    steady::run(bench)?;
+    transfer::run(bench)?;
+    wasm::run(bench)?;
+    fanout::run(bench)
 }
 
 /// Two linear memories with a buffer for one payload each.
@@ -46,6 +43,34 @@ impl Ends {
             region: Region::new(0, bytes),
         })
     }
+
+    /// Writes the payload with this number, beside what is measured.
+    fn fill(&mut self, watch: &mut Watch, pattern: &Pattern, number: u64) -> Result<()> {
+        let span = self.region.span(&mut self.source)?;
+        watch.beside(|| pattern.fill(span, number));
+        Ok(())
+    }
+
+    /// Reads the payload that has arrived, beside what is measured.
+    fn take(
+        &mut self,
+        watch: &mut Watch,
+        pattern: &Pattern,
+        number: u64,
+        delivery: Delivery,
+    ) -> Result<()> {
+        watch.delivered(delivery.receipt());
+        let span = delivery.region().span(self.target.memory())?;
+        let same = watch.beside(|| pattern.check(span, number));
+        watch.verified(same)
+    }
+
+    /// Goes over all bytes of both memories, so that the caches hold nothing else.
+    fn sweep(&mut self, pattern: &Pattern, number: u64) -> Result<()> {
+        pattern.fill(self.region.span(&mut self.source)?, number);
+        pattern.fill(self.region.span(&mut self.target.0)?, number);
+        Ok(())
+    }
 }
 
 /// A memory whose function has one buffer, at its start.
@@ -56,7 +81,7 @@ impl Sink for Placed {
         Ok(Region::new(0, len))
     }
 
-    fn memory(&mut self) -> &mut dyn roadrunner_core::LinearMemory {
+    fn memory(&mut self) -> &mut dyn LinearMemory {
         &mut self.0
     }
 
@@ -65,9 +90,4 @@ impl Sink for Placed {
 
 fn memory(bytes: u64) -> Result<PageBuffer> {
     PageBuffer::new(usize::try_from(bytes)?).context("mapping a linear memory")
-}
-
-/// Payloads of this size that make a round: enough to be timed.
-fn batch(bytes: u64) -> u64 {
-    (131_072 / bytes.max(1)).clamp(1, 512)
 }

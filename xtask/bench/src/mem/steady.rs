@@ -1,6 +1,6 @@
 //! Produce, transfer, consume, over and over: what a workflow pays, page faults that a transfer leaves behind included.
 
-use super::{batch, Ends, LARGE, SIZES};
+use super::{Ends, LARGE};
 use crate::bench::{Bench, Experiment};
 use crate::measure::{Candidate, Receipts, Watch};
 use crate::payload::Pattern;
@@ -12,16 +12,29 @@ use roadrunner_mem::{transfer, Policy};
 
 const STEADY: &str = "mem.steady";
 
+/// From what fits a cache line to what fits no cache.
+const SIZES: [u64; 13] = [
+    64,
+    1_000,
+    4_096,
+    16_384,
+    65_536,
+    262_144,
+    1_000_000,
+    2_000_000,
+    4_000_000,
+    10_000_000,
+    40_000_000,
+    LARGE,
+    500_000_000,
+];
+
 pub(super) fn run(bench: &mut Bench) -> Result<()> {
     let sizes = bench.sizes(&SIZES);
     bench.expect(sizes.len());
     let large = bench.bytes(LARGE);
     let mut worst: Option<(f64, u64)> = None;
     for bytes in sizes {
-        let auto = |ends: &mut Ends| {
-            let payload = Payload::given(&mut ends.source, ends.region)?;
-            transfer(payload, &mut ends.target, &Policy::default())
-        };
         let candidates = vec![
             rounds("copy", "memcpy", bytes, by_hand),
             rounds("auto", "mem", bytes, auto),
@@ -48,10 +61,20 @@ pub(super) fn run(bench: &mut Bench) -> Result<()> {
     Ok(())
 }
 
-type Step = fn(&mut Ends) -> Result<Delivery, TransferError>;
+/// Payloads of this size that make a round: enough to be timed.
+fn batch(bytes: u64) -> u64 {
+    (1_000_000 / bytes).clamp(1, 10_000)
+}
+
+type Step = fn(&mut Ends, &Policy) -> Result<Delivery, TransferError>;
+
+fn auto(ends: &mut Ends, policy: &Policy) -> Result<Delivery, TransferError> {
+    let payload = Payload::given(&mut ends.source, ends.region)?;
+    transfer(payload, &mut ends.target, policy)
+}
 
 /// What a runtime does that has nothing but memcpy: reserve in the receiver, check both ends, copy.
-fn by_hand(ends: &mut Ends) -> Result<Delivery, TransferError> {
+fn by_hand(ends: &mut Ends, _policy: &Policy) -> Result<Delivery, TransferError> {
     let len = ends.region.len();
     let region = ends.target.reserve(len, preferred_alignment(len))?;
     let source = ends.region.span(&mut ends.source)?;
@@ -67,6 +90,7 @@ fn rounds(
 ) -> Candidate<'static> {
     Candidate::new(name, transport, move || {
         let mut ends = Ends::new(bytes)?;
+        let policy = Policy::default();
         let pattern = Pattern::new();
         let mut number = 0;
         Ok(move |watch: &mut Watch| {
@@ -77,7 +101,7 @@ fn rounds(
             watch.time(|| {
                 for number in numbers {
                     pattern.fill(ends.region.span(&mut ends.source)?, number);
-                    let delivery = step(&mut ends)?;
+                    let delivery = step(&mut ends, &policy)?;
                     let region = delivery.region();
                     same &= pattern.check(region.span(ends.target.memory())?, number);
                     receipts.add(delivery.receipt());

@@ -1,0 +1,119 @@
+//! Every experiment runs once, with payloads so small that it measures nothing, and its results are whole.
+
+use serde_json::Value;
+use std::path::Path;
+use std::process::Command;
+
+const FUNCTIONS: &str = concat!(
+    env!("CARGO_MANIFEST_DIR"),
+    "/../../roadrunner-wasmedge/functions/target/wasm32-wasip1/release"
+);
+
+/// Runs a part; `None`, in plain sight, if the functions are not built.
+fn results(part: &str) -> Option<Value> {
+    if !Path::new(FUNCTIONS).join("consume.wasm").is_file() {
+        roadrunner_core::testing::skipped(
+            &format!("bench --only {part}"),
+            "the example functions are not built; cargo xtask test builds them",
+        );
+        return None;
+    }
+    let directory = tempfile::tempdir().expect("a directory");
+    let output = Command::new(env!("CARGO_BIN_EXE_roadrunner-bench"))
+        .args(["--smoke", "--only", part, "--out"])
+        .arg(directory.path())
+        .output()
+        .expect("it starts");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{stderr}");
+    for line in stderr
+        .lines()
+        .filter_map(|line| line.strip_prefix("skipped: "))
+    {
+        roadrunner_core::testing::skipped("bench", line);
+    }
+    let text = std::fs::read_to_string(directory.path().join("results.json")).expect("results");
+    Some(serde_json::from_str(&text).expect("JSON"))
+}
+
+/// What every part must keep.
+fn check(results: &Value, ratios: &[&str]) {
+    for field in ["cpu", "cores", "kernel", "memory"] {
+        assert!(!results["machine"][field].is_null(), "{field}");
+    }
+    let rows = results["rows"].as_array().expect("rows");
+    assert!(!rows.is_empty());
+    for row in rows {
+        for field in ["experiment", "candidate", "transport", "method"] {
+            let text = row[field].as_str().unwrap_or_default();
+            assert!(!text.is_empty(), "{field} in {row}");
+        }
+        for field in [
+            "bytes",
+            "fanout",
+            "p50_ns",
+            "p95_ns",
+            "p99_ns",
+            "rounds",
+            "peak_rss_bytes",
+        ] {
+            assert!(
+                row[field].as_f64().is_some_and(|number| number > 0.0),
+                "{field} in {row}"
+            );
+        }
+        for field in ["cpu_user_ns", "cpu_sys_ns"] {
+            assert!(row[field].as_f64().is_some(), "{field} in {row}");
+        }
+        assert_eq!(row["verified"], row["delivered"], "{row}");
+    }
+    let found = results["ratios"].as_array().expect("ratios");
+    let names: Vec<_> = found
+        .iter()
+        .filter_map(|ratio| ratio["name"].as_str())
+        .collect();
+    for name in ratios {
+        assert!(names.contains(name), "no {name} in {names:?}");
+    }
+    for ratio in found {
+        assert!(
+            ratio["value"].as_f64().is_some_and(|value| value > 0.0),
+            "{ratio}"
+        );
+        assert!(ratio["goal"].is_number(), "{ratio}");
+        let better = ratio["better"].as_str();
+        assert!(matches!(better, Some("higher" | "lower")), "{ratio}");
+    }
+}
+
+#[test]
+fn mem() {
+    let Some(results) = results("mem") else {
+        return;
+    };
+    check(
+        &results,
+        &[
+            "mem.exchange_over_copy.transfer.100MB",
+            "mem.auto_over_copy.steady.100MB",
+            "mem.auto_over_copy.steady.worst",
+            "mem.slot_strict_over_copy.transfer.100MB",
+            "mem.slot_trusted.size_independence",
+            "mem.fanout100.memory",
+            "mem.small_over_channel.64B",
+            "mem.wasm.user_over_getset.100MB",
+        ],
+    );
+    // What was asked for ran, where it should.
+    let method = |experiment: &str, candidate: &str| {
+        let rows = results["rows"].as_array().expect("rows");
+        let row = rows
+            .iter()
+            .rfind(|row| row["experiment"] == experiment && row["candidate"] == candidate);
+        row.map_or(Value::Null, |row| row["method"].clone())
+    };
+    assert_eq!(method("mem.steady", "auto"), "exchange");
+    assert_eq!(method("mem.transfer", "slot"), "slot");
+    assert_eq!(method("mem.wasm.transfer", "slot"), "slot");
+    assert_eq!(method("mem.fanout", "slot"), "slot");
+}
