@@ -76,6 +76,19 @@ impl Secret {
         })
     }
 
+    /// 32 bytes that nobody can make who does not know the secret, others for each context: for example what the links of
+    /// one job share, made on each of its hosts from the job's name. They do not give the secret away.
+    ///
+    /// # Errors
+    /// None that can happen: HMAC takes keys of every length.
+    pub fn derive(&self, context: &[u8]) -> Result<[u8; TAG_LEN], TransferError> {
+        let mut mac = Hmac::<Sha256>::new_from_slice(&self.0).map_err(|_| TransferError::Broken)?;
+        // Apart from both labels of a proof, and as long.
+        mac.update(b"roadrunner1 from");
+        mac.update(context);
+        Ok(mac.finalize().into_bytes().into())
+    }
+
     fn checked(bytes: &[u8], what: impl Fn() -> String) -> Result<Self, SecretError> {
         match bytes.len() {
             SHORTEST..=LONGEST => Ok(Self(bytes.into())),
@@ -276,6 +289,26 @@ mod tests {
         assert!(!secret.proves(Side::Connecting, &nonces(1, 3), &tag));
         assert!(!secret.proves(Side::Connecting, &nonces(3, 2), &tag));
         assert!(!other.proves(Side::Connecting, &nonces(1, 2), &tag));
+    }
+
+    #[test]
+    fn what_is_derived_differs_with_secret_and_context_and_is_no_proof() {
+        let derive = |secret: u8, context: &[u8]| {
+            let secret = Secret::from_bytes([secret; 16]).expect("long enough");
+            secret.derive(context).expect("any")
+        };
+        assert_eq!(derive(1, b"a"), derive(1, b"a"));
+        assert_ne!(derive(1, b"a"), derive(1, b"b"));
+        assert_ne!(derive(1, b"a"), derive(2, b"a"));
+        let nonces = Nonces {
+            connecting: [1; NONCE_LEN],
+            accepting: [2; NONCE_LEN],
+        };
+        let context = [nonces.connecting, nonces.accepting].concat();
+        let secret = Secret::from_bytes([1; 16]).expect("long enough");
+        for side in [Side::Connecting, Side::Accepting] {
+            assert!(!secret.proves(side, &nonces, &derive(1, &context)));
+        }
     }
 
     #[test]

@@ -49,6 +49,8 @@ mod maps;
 pub mod module;
 #[cfg(feature = "cli")]
 pub mod run;
+#[cfg(feature = "cli")]
+pub mod serve;
 #[allow(unsafe_code)]
 mod sys;
 #[cfg(feature = "cli")]

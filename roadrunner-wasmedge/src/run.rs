@@ -4,20 +4,26 @@
 //! user mode it is a thread and its links are in memory (`thread`); in kernel and network mode it is a process and its
 //! links are sockets (`process`).
 
+pub(crate) mod assignment;
+pub(crate) mod control;
 mod coordinator;
-mod event;
+pub(crate) mod event;
 mod gate;
 mod ledger;
 mod links;
 mod output;
-mod process;
+pub(crate) mod process;
+mod remote;
 mod thread;
-mod worker;
+pub(crate) mod worker;
 
 pub use coordinator::{
     check_modules, run, Hop, Interrupt, Options, Outcome, OutputFile, RunError, Trigger,
 };
-pub use process::{serve_worker, WORKER_ARGUMENT};
+pub use remote::check_hosts;
+pub(crate) use remote::hexadecimal;
+
+pub use assignment::{serve_worker, WORKER_ARGUMENT};
 
 use serde::{Deserialize, Serialize};
 use std::fmt;

@@ -13,6 +13,10 @@
 //! module = "resize.wasm"
 //! env = { WIDTH = "800" }          # what the function sees as its environment
 //! output = "small.rgba"            # of a function without successor: its file in the output directory
+//! host = "attic"                   # where it runs: a name of [hosts], or an address; here if left out
+//!
+//! [hosts]
+//! attic = "10.0.0.2:7000"          # where `roadrunner serve` listens
 //!
 //! [edges]
 //! decode = ["resize"]              # every reply of `decode` goes to each of these
@@ -23,6 +27,12 @@
 //!
 //! A function with no predecessor receives the input; what a function with no successor replies is an output.
 //!
+//! # Hosts
+//!
+//! A function with a host runs in a worker of the `roadrunner serve` that listens there, every other one on the host of
+//! `roadrunner run`. Payloads go from function to function, not through the host of the run: an address must mean the
+//! same host wherever it is used. Only the network mode reaches other hosts.
+//!
 //! # Trusted edges
 //!
 //! Between two functions no bytes flow but those of the payloads, and a payload does not change once it was sent. On an
@@ -30,6 +40,8 @@
 //! bytes of the receiver in them, and a function that writes to a buffer after it was sent may change what the receiver
 //! reads. Call an edge trusted only where both functions are yours. Neither a function nor a command line option can. It makes
 //! a difference in user mode; in the others every edge is strict.
+
+mod hosts;
 
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -83,6 +95,8 @@ pub struct FunctionSpec {
     pub socket: Option<PathBuf>,
     /// Where it listens in network mode, if the file says so.
     pub listen: Option<SocketAddr>,
+    /// The address of the host that it runs on, if that is another one than the run's.
+    pub host: Option<String>,
 }
 
 impl Workflow {
@@ -138,6 +152,18 @@ impl Workflow {
     pub fn function(&self, name: &str) -> Option<&FunctionSpec> {
         self.functions.iter().find(|function| function.name == name)
     }
+
+    /// The addresses of other hosts that functions run on, each once, in the order of the functions.
+    #[must_use]
+    pub fn hosts(&self) -> Vec<&str> {
+        let mut hosts = Vec::new();
+        for host in self.functions.iter().filter_map(|f| f.host.as_deref()) {
+            if !hosts.contains(&host) {
+                hosts.push(host);
+            }
+        }
+        hosts
+    }
 }
 
 #[derive(Deserialize)]
@@ -152,6 +178,8 @@ struct RawWorkflow {
     edges: BTreeMap<String, Vec<String>>,
     #[serde(default)]
     trusted_edges: BTreeMap<String, Vec<String>>,
+    #[serde(default)]
+    hosts: BTreeMap<String, String>,
 }
 
 #[derive(Deserialize)]
@@ -165,6 +193,7 @@ struct RawFunction {
     output: Option<String>,
     socket: Option<PathBuf>,
     listen: Option<SocketAddr>,
+    host: Option<String>,
 }
 
 impl RawWorkflow {
@@ -173,6 +202,7 @@ impl RawWorkflow {
         problems.extend(self.edge_problems());
         problems.extend(self.trust_problems());
         problems.extend(self.output_problems());
+        problems.extend(hosts::problems(&self));
         if !problems.is_empty() {
             return Err(problems);
         }
@@ -215,6 +245,7 @@ impl RawWorkflow {
                     trusted,
                     socket: raw.socket.as_ref().map(|socket| directory.join(socket)),
                     listen: raw.listen,
+                    host: hosts::of(raw, &self.hosts).map(str::to_owned),
                 }
             })
             .collect();
@@ -248,8 +279,7 @@ impl RawWorkflow {
         let mut seen = BTreeSet::new();
         for function in &self.functions {
             let name = function.name.as_str();
-            let plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
-            if name.is_empty() || name.len() > MAX_NAME || !name.chars().all(plain) {
+            if !is_function_name(name) {
                 problems.push(format!(
                     "function name {name:?}: use 1 to {MAX_NAME} letters, digits, `-` and `_`"
                 ));
@@ -316,11 +346,7 @@ impl RawWorkflow {
                 continue;
             }
             let output = function.output.as_ref().unwrap_or(name);
-            let file_name = Path::new(output).file_name();
-            if file_name != Some(output.as_ref())
-                || output.starts_with('.')
-                || output.contains('\0')
-            {
+            if !is_output_name(output) {
                 problems.push(format!(
                     "function `{name}`: output {output:?} is not the plain name of a file"
                 ));
@@ -379,6 +405,18 @@ impl RawWorkflow {
         }
         left.join(", ")
     }
+}
+
+/// Whether a function may be called so.
+pub(crate) fn is_function_name(name: &str) -> bool {
+    let plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+    (1..=MAX_NAME).contains(&name.len()) && name.chars().all(plain)
+}
+
+/// Whether it is the plain name of a file that is not hidden.
+pub(crate) fn is_output_name(name: &str) -> bool {
+    let file_name = Path::new(name).file_name();
+    file_name == Some(name.as_ref()) && !name.starts_with('.') && !name.contains('\0')
 }
 
 /// What is wrong with a workflow file.

@@ -6,9 +6,10 @@ use super::output::Staging;
 use super::{process, thread, Mode, NetworkMethod};
 use crate::function::LogLevel;
 use crate::module::Module;
-use crate::workflow::Workflow;
+use crate::workflow::{FunctionSpec, Workflow};
 use crossbeam_channel::{bounded, Receiver, Sender};
 use roadrunner_core::Deadline;
+use roadrunner_splice::Secret;
 use std::collections::HashMap;
 use std::fmt;
 use std::os::unix::fs::MetadataExt;
@@ -29,6 +30,7 @@ pub struct Options {
     network_method: NetworkMethod,
     cache: Option<PathBuf>,
     deadline: Option<Duration>,
+    secret: Option<Secret>,
     pub(super) interrupt: Interrupt,
     pub(super) log: Log,
 }
@@ -54,6 +56,7 @@ impl Options {
             network_method: NetworkMethod::Auto,
             cache: None,
             deadline: None,
+            secret: None,
             interrupt: Interrupt::never(),
             log: Box::new(|_, _, _| ()),
         }
@@ -77,6 +80,14 @@ impl Options {
     #[must_use]
     pub fn deadline(mut self, deadline: Option<Duration>) -> Self {
         self.deadline = deadline;
+        self
+    }
+
+    /// What proves to the other hosts of the workflow, and they to this one, that they belong together. Without one only
+    /// hosts at loopback addresses are reached.
+    #[must_use]
+    pub fn secret(mut self, secret: Option<Secret>) -> Self {
+        self.secret = secret;
         self
     }
 
@@ -118,6 +129,13 @@ impl Interrupt {
     }
 }
 
+impl Interrupt {
+    /// Whether it has been pulled since the last look.
+    pub(crate) fn is_pulled(&self) -> bool {
+        self.0.try_recv().is_ok()
+    }
+}
+
 impl Trigger {
     /// Stops the run. Pulling again changes nothing.
     pub fn pull(&self) {
@@ -134,6 +152,10 @@ pub struct Hop {
     pub from: String,
     /// The function that received it.
     pub to: String,
+    /// The host of the function that sent it, if that is another one than the run's.
+    pub from_host: Option<String>,
+    /// The host of the function that received it, if that is another one than the run's.
+    pub to_host: Option<String>,
     /// Bytes of the payload.
     pub bytes: u64,
     /// The method that ran.
@@ -219,6 +241,7 @@ pub(crate) struct Plan<'a> {
     pub(crate) staging: PathBuf,
     pub(crate) cache: Option<PathBuf>,
     pub(crate) deadline: Deadline,
+    pub(crate) secret: Option<Secret>,
 }
 
 /// A message from a worker: which one, and what.
@@ -239,6 +262,7 @@ pub(crate) trait Workers {
 /// The first failure that explains the others, naming the file, function or hop. Outputs of an earlier run stay as they
 /// were.
 pub fn run(workflow: &Workflow, options: &Options) -> Result<Outcome, RunError> {
+    let hosted = workflow.functions.iter().find(|f| f.host.is_some());
     let readable = std::fs::File::open(&options.input).and_then(|file| file.metadata());
     let input = match readable {
         Ok(metadata) if metadata.is_file() => metadata,
@@ -250,7 +274,14 @@ pub fn run(workflow: &Workflow, options: &Options) -> Result<Outcome, RunError> 
             ))
         }
     };
-    let modules = load_modules(workflow, options.cache.as_deref())?;
+    if let (Some(function), false) = (hosted, options.mode == Mode::Network) {
+        return Err(RunError::new(format!(
+            "function `{}` has a host, and {} mode stays on this one; use the mode network",
+            function.name, options.mode
+        )));
+    }
+    // What runs elsewhere is looked at there.
+    let modules = load_modules(workflow, options.cache.as_deref(), |f| f.host.is_none())?;
     let outputs: Vec<_> = workflow
         .functions
         .iter()
@@ -282,6 +313,7 @@ pub fn run(workflow: &Workflow, options: &Options) -> Result<Outcome, RunError> 
         staging: staging.path().to_owned(),
         cache: options.cache.clone(),
         deadline: Deadline::after(options.deadline.unwrap_or(workflow.deadline)),
+        secret: options.secret.clone(),
     };
     let started = std::time::Instant::now();
     let (events, inbox) = bounded(EVENTS);
@@ -312,17 +344,19 @@ fn input_error(input: &Path, reason: &str) -> RunError {
 /// # Errors
 /// The first that cannot be loaded or lacks an export.
 pub fn check_modules(workflow: &Workflow, cache: Option<&Path>) -> Result<(), RunError> {
-    load_modules(workflow, cache).map(drop)
+    load_modules(workflow, cache, |_| true).map(drop)
 }
 
 /// Every module once, side by side: the first time they are compiled.
 fn load_modules<'a>(
     workflow: &'a Workflow,
     cache: Option<&Path>,
+    wanted: impl Fn(&FunctionSpec) -> bool,
 ) -> Result<HashMap<&'a Path, Module>, RunError> {
     let paths: std::collections::BTreeSet<_> = workflow
         .functions
         .iter()
+        .filter(|function| wanted(function))
         .map(|function| function.module.as_path())
         .collect();
     std::thread::scope(|scope| {

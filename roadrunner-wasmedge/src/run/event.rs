@@ -75,6 +75,26 @@ impl Failure {
         }
     }
 
+    /// In words that say whom it is about.
+    pub(crate) fn whole(message: impl Into<String>) -> Self {
+        Self {
+            names_function: true,
+            ..Self::new(message)
+        }
+    }
+
+    /// The same, of a function on another host.
+    pub(crate) fn on_host(mut self, host: &str) -> Self {
+        self.message = format!("{} (on host {host})", self.message);
+        self
+    }
+
+    /// The same, with other words for something in it.
+    pub(crate) fn calling(mut self, what: &str, name: &str) -> Self {
+        self.message = self.message.replace(what, name);
+        self
+    }
+
     /// The whole of it, as the failure of that function's worker.
     pub(crate) fn told_of(&self, function: &str) -> String {
         if self.names_function {

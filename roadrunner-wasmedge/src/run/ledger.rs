@@ -189,6 +189,8 @@ impl<'a> Ledger<'a> {
                         hops.push(Hop {
                             from: edge.0.clone(),
                             to: to.clone(),
+                            from_host: function.host.clone(),
+                            to_host: self.workflow.function(to).and_then(|f| f.host.clone()),
                             bytes,
                             method: method_name(method),
                             copies,

@@ -312,7 +312,7 @@ fn read_input(path: &Path, function: &mut Function) -> Result<Region, Failure> {
 }
 
 /// `picture.png`, `picture-2.png`, …
-fn numbered(output: &str, number: u32) -> String {
+pub(crate) fn numbered(output: &str, number: u32) -> String {
     if number == 1 {
         return output.to_owned();
     }

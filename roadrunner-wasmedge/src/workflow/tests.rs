@@ -114,6 +114,62 @@ fn each_mistake_is_named() {
 }
 
 #[test]
+fn a_host_is_a_name_or_an_address() {
+    let text = "[[function]]\nname = \"a\"\nmodule = \"m\"\nhost = \"attic\"\n\
+        [[function]]\nname = \"b\"\nmodule = \"m\"\nhost = \"cellar.lan:7000\"\n\
+        [[function]]\nname = \"c\"\nmodule = \"m\"\n\
+        [[function]]\nname = \"d\"\nmodule = \"m\"\nhost = \"[fd00::2]:7000\"\n\
+        [hosts]\nattic = \"[fd00::2]:7000\"\nunused = \"10.0.0.9:1\"\n\
+        [edges]\na = [\"b\"]\n";
+    let workflow = parse(text).expect("good");
+    let host = |name: &str| workflow.function(name).expect("there").host.clone();
+    assert_eq!(host("a").as_deref(), Some("[fd00::2]:7000"));
+    assert_eq!(host("b").as_deref(), Some("cellar.lan:7000"));
+    assert_eq!(host("c"), None);
+    assert_eq!(workflow.hosts(), ["[fd00::2]:7000", "cellar.lan:7000"]);
+}
+
+#[test]
+fn hosts_that_cannot_be_are_named() {
+    let hosted = |a: &str, rest: &str| {
+        format!(
+            "[[function]]\nname = \"a\"\nmodule = \"m\"\nhost = {a:?}\n\
+             [[function]]\nname = \"b\"\nmodule = \"m\"\n{rest}\n[edges]\na = [\"b\"]\n"
+        )
+    };
+    for host in [
+        "attic",
+        "10.0.0.2",
+        "10.0.0.2:0",
+        "10.0.0.2:70000",
+        ":1",
+        "a b:1",
+        "",
+        "x/y:1",
+    ] {
+        let error = parse(&hosted(host, "")).expect_err(host);
+        assert!(
+            error.contains("is neither a name of [hosts]"),
+            "{host}: {error}"
+        );
+    }
+    let error = parse(&(hosted("x", "") + "[hosts]\nx = \"10.0.0.2\"")).expect_err("no port");
+    assert!(
+        error.contains("[hosts]: x = \"10.0.0.2\" is no address"),
+        "{error}"
+    );
+    for place in ["listen = \"10.0.0.1:1\"", "socket = \"s\""] {
+        let rest = format!("host = \"10.0.0.2:7000\"\n{place}");
+        let error = parse(&hosted("10.0.0.2:7000", &rest)).expect_err(place);
+        assert!(error.contains("chooses itself where it listens"), "{error}");
+    }
+    let error = parse(&hosted("10.0.0.2:7000", "host = \"127.0.0.1:7000\"")).expect_err("far");
+    assert!(error.contains("edge a -> b: on 10.0.0.2:7000"), "{error}");
+    parse(&hosted("127.0.0.1:7000", "host = \"10.0.0.2:7000\"")).expect("it is reached");
+    parse(&hosted("127.0.0.1:7000", "host = \"localhost:7001\"")).expect("both at home");
+}
+
+#[test]
 fn all_mistakes_are_told_at_once() {
     let error = parse(&file(&["a", "a"], &[("a", &["b"])])).expect_err("two mistakes");
     assert!(error.contains("2 problems"), "{error}");

@@ -3,6 +3,8 @@
 // Each test file uses its own part of this.
 #![allow(dead_code)]
 
+pub(crate) mod server;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -119,27 +121,32 @@ impl Bench {
 
     /// Process numbers and arguments of all living processes of this bench.
     pub(crate) fn processes(&self) -> BTreeSet<(i32, Vec<String>)> {
-        let mut found = BTreeSet::new();
-        for entry in fs::read_dir("/proc").expect("/proc").flatten() {
-            let Some(number) = entry.file_name().to_str().and_then(|n| n.parse().ok()) else {
-                continue;
-            };
-            // A process may be gone between two looks, and a dead one that nobody waited for has no environment.
-            let environment = fs::read(entry.path().join("environ")).unwrap_or_default();
-            if environment
-                .split(|byte| *byte == 0)
-                .any(|variable| variable == self.marker.as_bytes())
-            {
-                let line = fs::read(entry.path().join("cmdline")).unwrap_or_default();
-                let arguments = line
-                    .split(|byte| *byte == 0)
-                    .map(|argument| String::from_utf8_lossy(argument).into_owned())
-                    .collect();
-                found.insert((number, arguments));
-            }
-        }
-        found
+        marked_processes(&self.marker)
     }
+}
+
+/// Process numbers and arguments of all living processes with this variable in their environment.
+pub(crate) fn marked_processes(marker: &str) -> BTreeSet<(i32, Vec<String>)> {
+    let mut found = BTreeSet::new();
+    for entry in fs::read_dir("/proc").expect("/proc").flatten() {
+        let Some(number) = entry.file_name().to_str().and_then(|n| n.parse().ok()) else {
+            continue;
+        };
+        // A process may be gone between two looks, and a dead one that nobody waited for has no environment.
+        let environment = fs::read(entry.path().join("environ")).unwrap_or_default();
+        if environment
+            .split(|byte| *byte == 0)
+            .any(|variable| variable == marker.as_bytes())
+        {
+            let line = fs::read(entry.path().join("cmdline")).unwrap_or_default();
+            let arguments = line
+                .split(|byte| *byte == 0)
+                .map(|argument| String::from_utf8_lossy(argument).into_owned())
+                .collect();
+            found.insert((number, arguments));
+        }
+    }
+    found
 }
 
 pub(crate) fn names(directory: &Path) -> Vec<String> {

@@ -1,6 +1,8 @@
 //! `roadrunner`: checks workflows of WebAssembly functions, and runs them.
 
 mod report;
+mod secret;
+mod serve;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -31,7 +33,15 @@ enum Command {
         /// Where compiled modules are kept [default: the user's cache directory]
         #[arg(long, value_name = "DIR")]
         cache: Option<PathBuf>,
+        /// Also ask the workflow's hosts whether they are there and know the secret
+        #[arg(long)]
+        hosts: bool,
+        #[command(flatten)]
+        secret: secret::Argument,
     },
+    /// Host functions for runs of other hosts, until SIGTERM or Ctrl-C
+    #[command(after_long_help = serve::HELP)]
+    Serve(serve::Arguments),
     /// One function of a run, in a process of its own; started by `run`
     #[command(hide = true)]
     Worker {
@@ -65,6 +75,8 @@ struct RunArguments {
     /// Where compiled modules are kept [default: the user's cache directory]
     #[arg(long, value_name = "DIR")]
     cache: Option<PathBuf>,
+    #[command(flatten)]
+    secret: secret::Argument,
     /// Show what functions log, down to this level
     #[arg(long, value_enum, value_name = "LEVEL", default_value = "info")]
     log: LogArgument,
@@ -72,22 +84,23 @@ struct RunArguments {
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum ModeArgument {
-    /// The cheapest that reaches every function: on one host, `user`
+    /// The cheapest that reaches every function: on one host `user`, with hosts in the workflow `network`
     Auto,
     /// All functions in one process, linear memory to linear memory
     User,
     /// A process per function, UNIX sockets between them
     Kernel,
-    /// A process per function, TCP between them
+    /// A process per function, TCP between them; functions with a host run there
     Network,
 }
 
-impl From<ModeArgument> for Mode {
-    fn from(argument: ModeArgument) -> Self {
-        match argument {
-            ModeArgument::Auto | ModeArgument::User => Self::User,
-            ModeArgument::Kernel => Self::Kernel,
-            ModeArgument::Network => Self::Network,
+impl ModeArgument {
+    fn mode(self, workflow: &Workflow) -> Mode {
+        match self {
+            Self::Auto if workflow.hosts().is_empty() => Mode::User,
+            Self::User => Mode::User,
+            Self::Kernel => Mode::Kernel,
+            Self::Auto | Self::Network => Mode::Network,
         }
     }
 }
@@ -145,7 +158,13 @@ fn main() {
 fn act() -> u8 {
     let ended = match Cli::parse().command {
         Command::Run(arguments) => run_workflow(&arguments),
-        Command::Check { workflow, cache } => check(&workflow, cache.as_deref()),
+        Command::Check {
+            workflow,
+            cache,
+            hosts,
+            secret,
+        } => check(&workflow, cache.as_deref(), hosts.then_some(&secret)),
+        Command::Serve(arguments) => serve::run(arguments),
         Command::Worker { .. } => {
             return if run::serve_worker() { 0 } else { FAILED };
         }
@@ -161,14 +180,27 @@ fn act() -> u8 {
 
 type Failure = Box<dyn std::error::Error>;
 
-fn check(file: &Path, cache: Option<&Path>) -> Result<u8, Failure> {
+/// `secret` if the hosts are to be asked, too.
+fn check(
+    file: &Path,
+    cache: Option<&Path>,
+    secret: Option<&secret::Argument>,
+) -> Result<u8, Failure> {
     let workflow = Workflow::load(file)?;
     run::check_modules(&workflow, cache)?;
+    if let Some(secret) = secret {
+        run::check_hosts(&workflow, secret.secret()?.as_ref())?;
+    }
     let edges: usize = workflow.functions.iter().map(|f| f.successors.len()).sum();
     say(&format!(
-        "{}: {} functions, {edges} edges, good\n",
+        "{}: {} functions, {edges} edges, {}good\n",
         file.display(),
-        workflow.functions.len()
+        workflow.functions.len(),
+        match workflow.hosts().as_slice() {
+            [] => String::new(),
+            [host] => format!("host {host}, "),
+            hosts => format!("hosts {}, ", hosts.join(" and ")),
+        }
     ))?;
     Ok(0)
 }
@@ -182,15 +214,16 @@ fn run_workflow(arguments: &RunArguments) -> Result<u8, Failure> {
     let (trigger, interrupt) = Interrupt::new();
     ctrlc::set_handler(move || trigger.pull())?;
     let mut report = Report::default();
-    let mut modes: Vec<Mode> = Vec::new();
-    for mode in arguments.mode.iter().copied().map(Mode::from) {
-        if !modes.contains(&mode) {
-            modes.push(mode);
-        }
-    }
+    let secret = arguments.secret.secret()?;
     let ended = Workflow::load(&arguments.workflow)
         .map_err(|error| (error.to_string(), FAILED))
         .and_then(|workflow| {
+            let mut modes: Vec<Mode> = Vec::new();
+            for mode in arguments.mode.iter().map(|mode| mode.mode(&workflow)) {
+                if !modes.contains(&mode) {
+                    modes.push(mode);
+                }
+            }
             for &mode in &modes {
                 let output = if modes.len() == 1 {
                     arguments.output.clone()
@@ -198,7 +231,8 @@ fn run_workflow(arguments: &RunArguments) -> Result<u8, Failure> {
                     arguments.output.join(mode.name())
                 };
                 let progress = progress(mode);
-                let options = options(arguments, &output, mode, &interrupt, &progress);
+                let options =
+                    options(arguments, &output, mode, &interrupt, &progress).secret(secret.clone());
                 let outcome = run::run(&workflow, &options);
                 progress.finish_and_clear();
                 match outcome {

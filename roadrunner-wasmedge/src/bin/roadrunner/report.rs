@@ -22,6 +22,10 @@ struct HopRow {
     mode: Mode,
     from: String,
     to: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    from_host: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    to_host: Option<String>,
     bytes: u64,
     method: &'static str,
     copies: u8,
@@ -56,6 +60,8 @@ impl Report {
             mode,
             from: hop.from.clone(),
             to: hop.to.clone(),
+            from_host: hop.from_host.clone(),
+            to_host: hop.to_host.clone(),
             bytes: hop.bytes,
             method: hop.method,
             copies: hop.copies,
@@ -87,9 +93,14 @@ impl Report {
 
     /// Hops and outputs, ready to print.
     pub(crate) fn table(&self) -> String {
-        let mut hops = table(&["mode", "hop", "bytes", "method", "copies", "time", "GB/s"]);
+        let mut header = vec!["mode", "hop", "bytes", "method", "copies", "time", "GB/s"];
+        let several_hosts = self.hops.iter().any(HopRow::is_elsewhere);
+        if several_hosts {
+            header.push("hosts");
+        }
+        let mut hops = table(&header);
         for hop in &self.hops {
-            hops.add_row([
+            let mut row = vec![
                 hop.mode.to_string(),
                 format!("{} -> {}", hop.from, hop.to),
                 hop.bytes.to_string(),
@@ -97,7 +108,11 @@ impl Report {
                 hop.copies.to_string(),
                 time(hop.seconds),
                 format!("{:.2}", hop.bytes as f64 / hop.seconds.max(1e-9) / 1e9),
-            ]);
+            ];
+            if several_hosts {
+                row.push(hop.hosts());
+            }
+            hops.add_row(row);
         }
         right(&mut hops, &[2, 4, 5, 6]);
         let mut outputs = table(&["output", "bytes", "sha256"]);
@@ -115,6 +130,23 @@ impl Report {
             .map(|run| format!("{} {}", run.mode, time(run.seconds)))
             .collect();
         format!("{hops}\n\n{outputs}\n\nwhole runs: {}\n", runs.join(", "))
+    }
+}
+
+impl HopRow {
+    fn is_elsewhere(&self) -> bool {
+        self.from_host.is_some() || self.to_host.is_some()
+    }
+
+    /// From where to where it went.
+    fn hosts(&self) -> String {
+        let name = |host: &Option<String>| host.as_deref().unwrap_or("here").to_owned();
+        let (from, to) = (name(&self.from_host), name(&self.to_host));
+        if from == to {
+            from
+        } else {
+            format!("{from} -> {to}")
+        }
     }
 }
 

@@ -1,0 +1,98 @@
+//! `roadrunner serve`.
+
+use super::{secret, talk, Failure};
+use roadrunner_wasmedge::run::Interrupt;
+use roadrunner_wasmedge::serve::{Options, Server};
+use std::path::PathBuf;
+use std::time::Duration;
+
+pub(crate) const HELP: &str = "\
+Hosts functions for `roadrunner run --mode network` elsewhere, whose workflow file names this host:
+
+  head -c 32 /dev/urandom | base64 > secret       # once; then copied to every host
+  roadrunner serve --listen 10.0.0.2:7000 --secret-file secret
+
+  [[function]]
+  name = \"resize\"
+  module = \"resize.wasm\"
+  host = \"10.0.0.2:7000\"
+
+  roadrunner run workflow.toml --input FILE --output DIR --secret-file secret
+
+Functions reach each other directly, at ports that the system chooses: let the hosts of a workflow through each other's \
+firewalls. Peers prove that they know the secret; payloads are not encrypted.
+
+SIGTERM or Ctrl-C: no more runs are taken, those that are there go on for up to --grace seconds. Exit code 0 if all of \
+them ended by themselves, 1 if some had to be cut. A second signal cuts them at once.";
+
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// Where to listen: host:port or [::1]:port; with port 0 the system chooses one, and it is printed
+    #[arg(long, value_name = "ADDR")]
+    listen: String,
+    #[command(flatten)]
+    secret: secret::Argument,
+    /// Modules that are here already, *.wasm and *.wat: they are found by their SHA-256 and need not be sent
+    #[arg(long, value_name = "DIR")]
+    modules: Option<PathBuf>,
+    /// Run no other modules than those in --modules
+    #[arg(long, requires = "modules")]
+    sealed: bool,
+    /// Where compiled modules are kept [default: the user's cache directory]
+    #[arg(long, value_name = "DIR")]
+    cache: Option<PathBuf>,
+    /// Where inputs and outputs lie during a run [default: the system's directory for temporary files]
+    #[arg(long, value_name = "DIR")]
+    directory: Option<PathBuf>,
+    /// Runs at a time; one more is refused
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..))]
+    runs: u16,
+    /// Functions of one run at most
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..))]
+    functions: u16,
+    /// Bytes of a module that is sent at most
+    #[arg(long, value_name = "BYTES", default_value_t = 64 << 20)]
+    max_module: u64,
+    /// Bytes of an input at most
+    #[arg(long, value_name = "BYTES", default_value_t = u32::MAX.into())]
+    max_input: u64,
+    /// Pages of 64 KiB that the memory of a function may have at most
+    #[arg(long, value_name = "PAGES")]
+    max_pages: Option<u32>,
+    /// Seconds that the deadline of a run may be away
+    #[arg(long, value_name = "SECONDS", default_value_t = 3600, value_parser = clap::value_parser!(u32).range(1..))]
+    longest: u32,
+    /// Seconds that runs may go on after SIGTERM
+    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+    grace: u32,
+}
+
+pub(crate) fn run(arguments: Arguments) -> Result<u8, Failure> {
+    let (trigger, stop) = Interrupt::new();
+    ctrlc::set_handler(move || trigger.pull())?;
+    let options = Options::default()
+        .secret(arguments.secret.secret()?)
+        .modules(arguments.modules, arguments.sealed)
+        .cache(arguments.cache)
+        .directory(arguments.directory)
+        .runs(arguments.runs.into())
+        .functions(arguments.functions.into())
+        .max_module(arguments.max_module)
+        .max_input(arguments.max_input)
+        .max_pages(arguments.max_pages)
+        .longest(Duration::from_secs(arguments.longest.into()))
+        .grace(Duration::from_secs(arguments.grace.into()))
+        .log(talk);
+    let server = Server::bind(&arguments.listen, options)?;
+    // Read by whoever starts it with port 0, and so the first line.
+    talk(&format!("listening at {}", server.address()));
+    let ended = server.run(&stop);
+    talk(&match ended.cut {
+        0 => format!("stopped after {} runs", ended.runs),
+        cut => format!(
+            "stopped after {} runs; {cut} more had not ended in time and were cut",
+            ended.runs
+        ),
+    });
+    Ok(u8::from(ended.cut > 0))
+}
