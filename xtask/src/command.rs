@@ -114,6 +114,13 @@ fn last_lines(stderr: &str, stdout: &str) -> String {
     }
 }
 
+/// The last line of what a program said that has anything in it.
+pub(crate) fn last_line(said: &str) -> &str {
+    let mut lines = said.lines().map(str::trim);
+    let last = lines.rfind(|line| !line.is_empty());
+    last.unwrap_or("it said nothing")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

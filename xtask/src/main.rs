@@ -7,11 +7,13 @@ mod context;
 mod demo;
 mod doctor;
 mod prop;
+mod registry;
 mod sample;
 mod setup;
 mod soak;
 mod talk;
 mod test;
+mod tools;
 mod verify;
 
 use std::process::ExitCode;

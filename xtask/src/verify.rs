@@ -3,11 +3,12 @@
 mod build;
 mod examples;
 mod fixtures;
+mod licences;
 mod manifests;
 mod published;
+mod semver;
 mod sources;
 mod surface;
-mod tools;
 
 use anyhow::{bail, Context as _, Result};
 use std::process::Command;
@@ -15,6 +16,7 @@ use std::time::Instant;
 
 use crate::context::Context;
 use crate::setup;
+use crate::tools::Tools;
 pub(crate) use published::{published, Package};
 
 /// Checks all that a release needs: packages, features, documentation, licences, the crates' promises to one another and to
@@ -34,6 +36,20 @@ pub(crate) enum Outcome {
     Good(String),
     /// Why it could not be made here.
     Skipped(String),
+    /// What is good, and which part of it could not be looked at.
+    Partly(String, String),
+}
+
+impl Outcome {
+    /// From what was looked at and found good, and what could not be.
+    pub(crate) fn of(good: Vec<String>, left_out: Vec<String>) -> Self {
+        let (text, why) = (good.join("; "), left_out.join("; "));
+        match (good.is_empty(), left_out.is_empty()) {
+            (_, true) => Self::Good(text),
+            (true, false) => Self::Skipped(why),
+            (false, false) => Self::Partly(text, why),
+        }
+    }
 }
 
 type Check = fn(&Scene) -> Result<Outcome>;
@@ -85,11 +101,15 @@ const CHECKS: [(&str, &str, Check); 13] = [
         "no type of a third party in a public signature",
         surface::third_parties,
     ),
-    ("semver", "compatible with the last release", tools::semver),
+    (
+        "semver",
+        "compatible with the last release",
+        semver::last_release,
+    ),
     (
         "licences",
         "licences and sources of all dependencies, and advisories",
-        tools::licences,
+        licences::dependencies,
     ),
     (
         "weight",
@@ -108,6 +128,7 @@ pub(crate) struct Scene {
     pub(crate) packages: Vec<Package>,
     /// Why nothing that needs WasmEdge can be built, if it cannot.
     pub(crate) without_wasmedge: Option<String>,
+    pub(crate) tools: Tools,
 }
 
 impl Scene {
@@ -119,12 +140,11 @@ impl Scene {
             .filter(move |package| all || !package.needs_wasmedge())
     }
 
-    /// A word on what was left out, for the end of an outcome.
-    pub(crate) fn but(&self) -> String {
-        match &self.without_wasmedge {
-            Some(why) => format!(", but not roadrunner-wasmedge: {why}"),
-            None => String::new(),
-        }
+    /// What comes of a check of all that can be built here.
+    pub(crate) fn outcome(&self, good: String) -> Outcome {
+        let why = self.without_wasmedge.as_ref();
+        let left_out = why.map(|why| format!("roadrunner-wasmedge: {why}"));
+        Outcome::of(vec![good], left_out.into_iter().collect())
     }
 }
 
@@ -144,6 +164,7 @@ pub(crate) fn run(context: &Context, arguments: &Arguments) -> Result<()> {
         without_wasmedge: setup::ensure(context)
             .err()
             .map(|error| format!("{error:#}")),
+        tools: Tools::of(context),
     };
     let mut counts = [0; 3];
     let chosen =
@@ -153,14 +174,17 @@ pub(crate) fn run(context: &Context, arguments: &Arguments) -> Result<()> {
         let began = Instant::now();
         let result = check(&scene);
         drop(step);
-        let (place, word, text) = match result {
-            Ok(Outcome::Good(text)) => (0, "ok", text),
-            Ok(Outcome::Skipped(why)) => (1, "skipped", why),
-            Err(error) => (2, "FAILED", format!("{error:#}")),
+        let lines = match result {
+            Ok(Outcome::Good(text)) => vec![(0, "ok", text)],
+            Ok(Outcome::Skipped(why)) => vec![(1, "skipped", why)],
+            Ok(Outcome::Partly(text, why)) => vec![(0, "ok", text), (1, "skipped", why)],
+            Err(error) => vec![(2, "FAILED", format!("{error:#}"))],
         };
-        counts[place] += 1;
         let seconds = began.elapsed().as_secs_f64();
-        println!("{word:8} {name:14} {text} ({seconds:.1} s)");
+        for (place, word, text) in lines {
+            counts[place] += 1;
+            println!("{word:8} {name:14} {text} ({seconds:.1} s)");
+        }
     }
     let [good, skipped, failed] = counts;
     println!("{good} passed, {failed} failed, {skipped} skipped");

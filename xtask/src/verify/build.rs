@@ -35,7 +35,7 @@ pub(super) fn packages(scene: &Scene) -> Result<Outcome> {
             .len();
         sizes.push(format!("{name} {} kB", bytes.div_ceil(1000)));
     }
-    Ok(Outcome::Good(sizes.join(", ") + &scene.but()))
+    Ok(scene.outcome(sizes.join(", ")))
 }
 
 pub(super) fn documentation(scene: &Scene) -> Result<Outcome> {
@@ -49,7 +49,7 @@ pub(super) fn documentation(scene: &Scene) -> Result<Outcome> {
         command.args(["--package", &package.name]);
     }
     quietly(&mut command)?;
-    Ok(Outcome::Good("no warning".to_owned() + &scene.but()))
+    Ok(scene.outcome("no warning".to_owned()))
 }
 
 pub(super) fn features(scene: &Scene) -> Result<Outcome> {
@@ -68,9 +68,7 @@ pub(super) fn features(scene: &Scene) -> Result<Outcome> {
             combinations += 1;
         }
     }
-    Ok(Outcome::Good(
-        format!("{combinations} combinations") + &scene.but(),
-    ))
+    Ok(scene.outcome(format!("{combinations} combinations")))
 }
 
 fn subsets(package: &Package) -> Vec<Vec<String>> {
@@ -99,15 +97,16 @@ pub(super) fn oldest_rust(scene: &Scene) -> Result<Outcome> {
         .iter()
         .filter_map(|package| package.rust_version.as_deref())
         .collect();
-    let mut told = vec!["by clippy".to_owned()];
+    let (mut told, mut left_out) = (vec!["by clippy".to_owned()], Vec::new());
+    left_out.extend(scene.without_wasmedge.clone());
     for version in versions {
         let installed = Command::new("rustup")
             .args(["run", version, "rustc", "--version"])
             .output()
             .is_ok_and(|output| output.status.success());
         if !installed {
-            told.push(format!(
-                "not by Rust {version} itself, which is not installed"
+            left_out.push(format!(
+                "Rust {version} itself is not installed: `rustup toolchain install {version}`"
             ));
             continue;
         }
@@ -135,7 +134,7 @@ pub(super) fn oldest_rust(scene: &Scene) -> Result<Outcome> {
         quietly(&mut check)?;
         told.push(format!("by Rust {version} itself"));
     }
-    Ok(Outcome::Good(told.join(", ") + &scene.but()))
+    Ok(Outcome::of(told, left_out))
 }
 
 pub(super) fn weight(scene: &Scene) -> Result<Outcome> {

@@ -27,11 +27,12 @@ pub(super) fn run(scene: &Scene) -> Result<Outcome> {
             words => words.to_owned(),
         });
     }
-    told.push(match &scene.without_wasmedge {
-        None => to_wasmedge(&unpacked)?,
-        Some(why) => format!("the hop from wasmtime to WasmEdge was left out: {why}"),
-    });
-    Ok(Outcome::Good(told.join("; ")))
+    let mut left_out = Vec::new();
+    match &scene.without_wasmedge {
+        None => told.push(to_wasmedge(&unpacked)?),
+        Some(why) => left_out.push(format!("the hop from wasmtime to WasmEdge: {why}")),
+    }
+    Ok(Outcome::of(told, left_out))
 }
 
 /// Options by which cargo takes the packages in place of the checkout.

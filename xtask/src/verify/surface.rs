@@ -60,9 +60,9 @@ pub(super) fn third_parties(scene: &Scene) -> Result<Outcome> {
             Vec::from_iter(allowed_types).join(", ")
         ),
     };
-    Ok(Outcome::Good(
-        format!("{items} public items, none of a third party's{but}") + &scene.but(),
-    ))
+    Ok(scene.outcome(format!(
+        "{items} public items, none of a third party's{but}"
+    )))
 }
 
 /// Has rustdoc describe a crate with all of its features, and says where.
