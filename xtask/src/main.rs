@@ -8,6 +8,7 @@ mod demo;
 mod doctor;
 mod prop;
 mod registry;
+mod release;
 mod sample;
 mod setup;
 mod soak;
@@ -42,6 +43,7 @@ enum Task {
     Bench(bench::Arguments),
     Prop(prop::Arguments),
     Verify(verify::Arguments),
+    Release(release::Arguments),
     Soak(soak::Arguments),
 }
 
@@ -66,6 +68,7 @@ fn run(task: Task) -> anyhow::Result<()> {
         Task::Bench(arguments) => bench::run(&context, &arguments),
         Task::Prop(arguments) => prop::run(&context, &arguments),
         Task::Verify(arguments) => verify::run(&context, &arguments),
+        Task::Release(arguments) => release::run(&context, &arguments),
         Task::Soak(arguments) => soak::run(&context, &arguments),
     }
 }

@@ -14,10 +14,11 @@ use anyhow::{bail, Context as _, Result};
 use std::process::Command;
 use std::time::Instant;
 
+use crate::build::root;
 use crate::context::Context;
 use crate::setup;
 use crate::tools::Tools;
-pub(crate) use published::{published, Package};
+pub(crate) use published::{published_in, Package};
 
 /// Checks all that a release needs: packages, features, documentation, licences, the crates' promises to one another and to
 /// their users.
@@ -160,7 +161,7 @@ pub(crate) fn run(context: &Context, arguments: &Arguments) -> Result<()> {
         bail!("there is no check {unknown}; `cargo xtask verify --list` names them");
     }
     let scene = Scene {
-        packages: published()?,
+        packages: published_in(root())?,
         without_wasmedge: setup::ensure(context)
             .err()
             .map(|error| format!("{error:#}")),

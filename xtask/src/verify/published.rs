@@ -80,13 +80,15 @@ impl Package {
     }
 }
 
-/// Every package that is published, each after those that it depends on.
-pub(crate) fn published() -> Result<Vec<Package>> {
+/// Every package of a workspace that is published, each after those that it depends on.
+pub(crate) fn published_in(workspace: &Path) -> Result<Vec<Package>> {
     #[derive(Deserialize)]
     struct Workspace {
         packages: Vec<Package>,
     }
-    let text = quietly(cargo().args(["metadata", "--format-version=1", "--no-deps", "--locked"]))?;
+    let mut metadata = cargo();
+    metadata.current_dir(workspace);
+    let text = quietly(metadata.args(["metadata", "--format-version=1", "--no-deps", "--locked"]))?;
     let workspace: Workspace = serde_json::from_str(&text).context("what `cargo metadata` said")?;
     let unpublished = |package: &Package| package.publish.as_deref() == Some(&[]);
     let mut rest = workspace.packages;
