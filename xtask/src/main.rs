@@ -6,6 +6,7 @@ mod command;
 mod context;
 mod demo;
 mod doctor;
+mod mutants;
 mod prop;
 mod registry;
 mod release;
@@ -44,6 +45,7 @@ enum Task {
     Prop(prop::Arguments),
     Verify(verify::Arguments),
     Release(release::Arguments),
+    Mutants(mutants::Arguments),
     Soak(soak::Arguments),
 }
 
@@ -69,6 +71,7 @@ fn run(task: Task) -> anyhow::Result<()> {
         Task::Prop(arguments) => prop::run(&context, &arguments),
         Task::Verify(arguments) => verify::run(&context, &arguments),
         Task::Release(arguments) => release::run(&context, &arguments),
+        Task::Mutants(arguments) => mutants::run(&context, &arguments),
         Task::Soak(arguments) => soak::run(&context, &arguments),
     }
 }

@@ -11,11 +11,14 @@ use std::time::Instant;
 /// The crates that transports are, whose weight every runtime pays.
 const TRANSPORTS: [&str; 3] = ["roadrunner-mem", "roadrunner-uds", "roadrunner-splice"];
 
+/// Where cargo builds.
+pub(crate) fn target_directory() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from)
+}
+
 /// Where cargo leaves packages.
 pub(super) fn package_directory() -> PathBuf {
-    let target =
-        std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
-    target.join("package")
+    target_directory().join("package")
 }
 
 pub(super) fn packages(scene: &Scene) -> Result<Outcome> {
