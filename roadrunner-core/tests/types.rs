@@ -3,7 +3,7 @@
 use roadrunner_core::frame::{FrameError, Header, Hello, Kind, HEADER_LEN, MAX_NAME};
 use roadrunner_core::memory::preferred_alignment;
 use roadrunner_core::{
-    Backing, Deadline, HostMemory, LinearMemory, Method, Payload, Region, Sink, TransferError,
+    Backing, Deadline, HostMemory, LinearMemory, Method, Payload, Region, Sink, Span, TransferError,
 };
 use std::error::Error;
 use std::io;
@@ -26,6 +26,16 @@ fn a_region_says_where_it_is() {
     assert!(Region::new(7, 0).is_empty());
     assert_eq!(region.to_string(), "0x10 + 3 bytes");
     assert_eq!(Region::new(u64::MAX, 1).end(), None);
+}
+
+#[test]
+fn a_span_is_empty_or_not() {
+    assert!(Span::empty().is_empty() && Span::from_slice(&mut []).is_empty());
+    let mut bytes = [0; 2];
+    let span = Span::from_slice(&mut bytes);
+    assert!(!span.is_empty());
+    let (head, tail) = span.split_at(2);
+    assert!(!head.is_empty() && tail.is_empty());
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! The state machine over a pair of in-memory pipes that deliver as little, or as wrongly, as a test wants.
 
 mod trying;
+mod waiting;
 
 use super::*;
 use crate::frame::{FrameError, HEADER_LEN};

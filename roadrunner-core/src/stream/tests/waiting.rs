@@ -1,0 +1,111 @@
+//! What a link waits for, and what it says of that.
+
+use super::*;
+use std::cell::Cell;
+
+/// Counts the reads that were ready to wait.
+struct Patient {
+    wire: TestWire,
+    window: usize,
+    waits: Rc<Cell<u32>>,
+}
+
+impl Wire for Patient {
+    fn read(&mut self, into: Span<'_>, deadline: Deadline) -> io::Result<usize> {
+        let more = u32::from(!deadline.has_passed());
+        self.waits.set(self.waits.get() + more);
+        self.wire.read(into, deadline)
+    }
+
+    fn write(&mut self, head: &[u8], body: Span<'_>, deadline: Deadline) -> io::Result<usize> {
+        self.wire.write(head, body, deadline)
+    }
+
+    fn carry(
+        &mut self,
+        start: Start,
+        payload: &mut Payload<'_>,
+        sent: &mut u64,
+        deadline: Deadline,
+    ) -> Result<Carried, TransferError> {
+        assert_eq!(start.len(), payload.len());
+        assert_eq!(start.is_empty(), payload.is_empty());
+        self.wire.carry(start, payload, sent, deadline)
+    }
+
+    fn window(&self) -> usize {
+        self.window
+    }
+}
+
+fn send_one(link: &mut StreamLink<Patient>, bytes: &[u8]) -> Result<Receipt, TransferError> {
+    let mut memory = HostMemory::from(bytes.to_vec());
+    let region = memory.region();
+    link.send(Payload::kept(&mut memory, region)?, soon())
+}
+
+#[test]
+fn a_send_waits_for_acknowledgements_only_where_its_window_is_full() {
+    let (a, mut b) = pair(usize::MAX, true);
+    let waits = Rc::new(Cell::new(0));
+    let wire = Patient {
+        wire: a.wire,
+        window: 2,
+        waits: waits.clone(),
+    };
+    let mut a = StreamLink::fresh(wire, "patient".to_owned(), DEFAULT_LIMIT);
+    send_one(&mut a, b"").expect("an empty window");
+    send_one(&mut a, b"second").expect("room in the window");
+    assert_eq!(waits.get(), 0, "it looked, and did not wait");
+    assert!(matches!(
+        send_one(&mut a, b"third"),
+        Err(TransferError::Timeout)
+    ));
+    assert_eq!(waits.get(), 1, "it waited");
+    assert!(a.is_open() && a.wants().read);
+    // One is enough, and both are taken.
+    assert_eq!(recv(&mut b).expect("sent"), b"");
+    assert_eq!(recv(&mut b).expect("sent"), b"second");
+    send_one(&mut a, b"third").expect("an empty window");
+    assert_eq!(a.unacknowledged, [2]);
+}
+
+#[test]
+fn a_payload_that_was_announced_is_pending_until_it_is_received() {
+    let (mut a, mut b) = pair(usize::MAX, false);
+    assert!(!b.has_pending());
+    assert!(
+        !b.listen(Deadline::now()).expect("open"),
+        "nothing was said"
+    );
+    send(&mut a, b"here").expect("room");
+    assert!(!b.has_pending(), "nobody has looked");
+    assert!(!b.listen(soon()).expect("open"), "a payload is no word");
+    assert!(b.has_pending());
+    assert!(!b.listen(soon()).expect("open"), "the payload comes first");
+    assert_eq!(recv(&mut b).expect("sent"), b"here");
+    assert!(!b.has_pending());
+    a.close(soon()).expect("open");
+    assert!(b.listen(soon()).expect("open"), "the end is a word");
+}
+
+#[test]
+fn payloads_are_numbered_from_0() {
+    let (mut a, _b) = pair(usize::MAX, false);
+    for number in 0..3 {
+        let sent = a.send_by(5, soon(), |wire, start, sent| {
+            assert_eq!((start.sequence(), start.len()), (number, 5));
+            assert!(!start.is_empty());
+            let carried = Carried {
+                method: Method::Write,
+                copies: 1,
+                acknowledge: false,
+            };
+            let mut body = *b"12345";
+            let header = start.header(carried);
+            write_all(wire, &header, Span::from_slice(&mut body), sent, soon())?;
+            Ok(carried)
+        });
+        assert_eq!(sent.expect("room").bytes(), 5);
+    }
+}
