@@ -4,11 +4,13 @@ mod budget;
 mod doorbell;
 mod lane;
 mod link;
+mod lobby;
 mod maps;
 mod pages;
 mod policy;
 mod pump;
 mod segment;
+mod server;
 mod slots;
 #[allow(unsafe_code)]
 mod sys;
@@ -16,10 +18,12 @@ mod transfer;
 
 pub use doorbell::Doorbell;
 pub use link::{link, Link};
+pub use lobby::{Caller, Lobby};
 pub use pages::exchange;
 pub use policy::Policy;
 pub use pump::{Checksum, Pipes, Pump};
 pub use segment::{Audience, Segment};
+pub use server::{Accept, Served, Server, Service};
 pub use slots::{Released, SharedPayload, SlotOptions, SlotReport, Slots, Trust};
 pub use sys::{Exchanged, PageBuffer};
 pub use transfer::transfer;

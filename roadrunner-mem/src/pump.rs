@@ -369,6 +369,8 @@ fn splice_from(
                     Err(errno) => return Err(errno.into()),
                 }
             }
+            // Not our deadline: the system has given the peer up (tcp(7)).
+            io::ErrorKind::TimedOut => return Err(io::ErrorKind::ConnectionAborted.into()),
             _ => return Err(error),
         }
     }

@@ -6,6 +6,7 @@ mod checksum;
 mod link;
 mod listener;
 mod options;
+mod places;
 mod secret;
 #[allow(unsafe_code)]
 mod sys;
@@ -14,5 +15,6 @@ mod wire;
 pub use link::{connect, Link};
 pub use listener::Listener;
 pub use options::{Options, Preference};
+pub use roadrunner_mem::{Server, Service};
 pub use secret::{Secret, SecretError};
 pub use wire::TcpWire;

@@ -2,16 +2,18 @@
 
 use crate::link::{at, check_invited, resolve, Link};
 use crate::options::Options;
-use crate::secret::{challenge, check_connecting, Challenge, CLAIM_LEN};
+use crate::places::{origin, Places};
+use crate::secret::{challenge, refused, Challenge, Secret, CLAIM_LEN, GONE, TAG_LEN, WRONG};
 use crate::wire::{wait, TcpWire};
 use nix::poll::{PollFd, PollFlags};
 use nix::sys::socket::{setsockopt, sockopt};
-use roadrunner_core::frame::HEADER_LEN;
-use roadrunner_core::{Deadline, TransferError};
-use std::io;
-use std::net::{SocketAddr, TcpListener};
-use std::os::fd::AsFd;
+use roadrunner_core::stream::{read_all, write_all, Opening};
+use roadrunner_core::{Deadline, Span, TransferError};
+use roadrunner_mem::{Accept, Caller, Lobby};
+use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::time::Duration;
+use std::{fmt, io};
 
 /// Peers that have connected and have yet to prove themselves; more wait in the kernel's queue.
 const MOST_WAITING: usize = 64;
@@ -19,20 +21,112 @@ const MOST_WAITING: usize = 64;
 const RESOLVE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A listening TCP socket.
+///
+/// Its descriptor ([`AsFd`]) becomes readable when [`try_accept`](Self::try_accept) has something to do.
 #[derive(Debug)]
 pub struct Listener {
     socket: TcpListener,
     address: SocketAddr,
     options: Options,
-    waiting: Vec<Waiting>,
+    places: Places,
+    lobby: Lobby<Stranger>,
 }
 
-/// A peer that has connected and whose first words have not come, whole.
+/// A peer that has connected, and has yet to prove itself if there is a secret, and to say hello.
 #[derive(Debug)]
-struct Waiting {
+struct Stranger {
+    peer: SocketAddr,
+    proof: Option<Proof>,
+    /// Once it has proved itself.
+    opening: Option<Opening<TcpWire>>,
+    limit: u64,
+}
+
+/// What a peer has said by now to prove that it knows the secret.
+#[derive(Debug)]
+struct Proof {
     wire: TcpWire,
-    challenge: Option<Challenge>,
-    until: Deadline,
+    secret: Secret,
+    challenge: Challenge,
+    claim: [u8; CLAIM_LEN],
+    got: u64,
+    /// Ours, once its is right, and how much of it is sent.
+    answer: Option<[u8; TAG_LEN]>,
+    sent: u64,
+}
+
+impl Proof {
+    fn new(mut wire: TcpWire, secret: Secret) -> Result<Self, TransferError> {
+        // The buffer of a new connection has room for it.
+        let challenge = challenge(&mut wire, Deadline::now())?;
+        Ok(Self {
+            wire,
+            secret,
+            challenge,
+            claim: [0; CLAIM_LEN],
+            got: 0,
+            answer: None,
+            sent: 0,
+        })
+    }
+
+    /// Goes on as far as that is possible without waiting.
+    fn try_prove(&mut self) -> Result<(), TransferError> {
+        let now = Deadline::now();
+        let answer = match self.answer {
+            Some(answer) => answer,
+            None => {
+                let claim = Span::from_slice(&mut self.claim);
+                let read = read_all(&mut self.wire, claim, 0, &mut self.got, now);
+                // Less than the length of a claim.
+                let start = &self.claim[..self.got as usize];
+                let refused = |why| refused(&self.wire, why);
+                self.challenge.check_start(start).map_err(refused)?;
+                read.map_err(|error| match error {
+                    TransferError::Truncated { .. } => refused(GONE),
+                    other => other,
+                })?;
+                let answer = self.challenge.answer(&self.secret, &self.claim)?;
+                *self.answer.insert(answer.ok_or_else(|| refused(WRONG))?)
+            }
+        };
+        write_all(&mut self.wire, &answer, Span::empty(), &mut self.sent, now)
+    }
+}
+
+impl Caller for Stranger {
+    type Owner = IpAddr;
+    type Link = Link;
+
+    fn owner(&self) -> IpAddr {
+        origin(self.peer.ip())
+    }
+
+    fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        match (&self.proof, &self.opening) {
+            (Some(proof), _) => Some(proof.wire.as_fd()),
+            (None, Some(opening)) => opening.wire().map(AsFd::as_fd),
+            (None, None) => None,
+        }
+    }
+
+    fn try_enter(&mut self) -> Result<Link, TransferError> {
+        if let Some(mut proof) = self.proof.take() {
+            if let Err(error) = proof.try_prove() {
+                self.proof = Some(proof);
+                return Err(error);
+            }
+            self.opening = Some(Opening::accept(proof.wire, self.limit));
+        }
+        let opening = self.opening.as_mut().ok_or(TransferError::Broken)?;
+        opening.open(Deadline::now())
+    }
+}
+
+impl fmt::Display for Stranger {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.peer.fmt(f)
+    }
 }
 
 impl Listener {
@@ -59,11 +153,13 @@ impl Listener {
             Ok((socket, local))
         };
         let (socket, local) = listen().map_err(|error| at(address, "listen", error))?;
+        let lobby = Lobby::new(&socket, MOST_WAITING, options.handshake)?;
         Ok(Self {
             socket,
             address: local,
             options,
-            waiting: Vec::new(),
+            places: Places::default(),
+            lobby,
         })
     }
 
@@ -77,119 +173,114 @@ impl Listener {
     /// name is what the peer calls it.
     ///
     /// A peer has [`Options::handshake`] for that; one that says nothing, or only half of what it should, does not keep
-    /// others from being accepted. One that leaves without a word is no error. An error that a peer causes is that
-    /// peer's alone: the listener goes on.
+    /// others from being accepted: of 64 that wait one is turned away for the next, the oldest of the address that most
+    /// of them come from. One that leaves without a word is no error. An error that a peer causes is that peer's alone: the
+    /// listener goes on.
     ///
     /// # Errors
     /// [`Timeout`](TransferError::Timeout) if nobody came by the deadline. For one peer that came:
-    /// [`Refused`](TransferError::Refused) if it does not know the secret or takes too long, or what [`Link::accept`]
-    /// returned.
+    /// [`Refused`](TransferError::Refused) if it does not know the secret, takes too long, or comes when there are as many
+    /// connections as [`Options::connections`] allows; or what [`Link::accept`] returned.
     pub fn accept(&mut self, deadline: Deadline) -> Result<Link, TransferError> {
         loop {
-            if let Some(peer) = self.next_ready(deadline)? {
-                match self.open(peer, deadline) {
-                    // It only looked whether somebody is here, and left.
-                    Err(TransferError::PeerClosed) => {}
-                    opened => return opened,
-                }
+            if let Some(link) = self.try_accept()? {
+                return Ok(link);
             }
-            self.drop_silent()?;
             if deadline.has_passed() {
                 return Err(TransferError::Timeout);
             }
+            let mut events = [PollFd::new(self.as_fd(), PollFlags::POLLIN)];
+            wait(&mut events, deadline)
+                .map_err(|error| at(&self.address.to_string(), "wait", error))?;
         }
     }
 
-    fn open(&self, peer: Waiting, deadline: Deadline) -> Result<Link, TransferError> {
-        let Waiting {
-            mut wire,
-            challenge,
-            until,
-        } = peer;
-        let who = wire.peer();
-        wire.readable_from(1).map_err(|error| self.failed(error))?;
-        let earlier = until.min(deadline);
-        let checked = match (&self.options.secret, challenge) {
-            (Some(secret), Some(challenge)) => {
-                check_connecting(&mut wire, secret, &challenge, earlier)
-            }
-            _ => Ok(()),
-        };
-        match checked.and_then(|()| Link::accept(wire, self.options.limit, earlier)) {
-            Err(TransferError::Timeout) if until < deadline => Err(self.too_slow(who)),
-            opened => opened,
+    /// Opens a link with a peer that has proved itself and said hello, as [`accept`](Self::accept) does; `None` if there
+    /// is none now. When the descriptor is readable again there may be one.
+    ///
+    /// # Errors
+    /// As [`accept`](Self::accept), and never [`Timeout`](TransferError::Timeout).
+    pub fn try_accept(&mut self) -> Result<Option<Link>, TransferError> {
+        let Self {
+            socket,
+            address,
+            options,
+            places,
+            lobby,
+        } = self;
+        lobby.try_next(|| {
+            take_in(socket, options, places).map_err(|error| match error {
+                TransferError::Io { source, .. } => at(&address.to_string(), "accept", source),
+                other => other,
+            })
+        })
+    }
+}
+
+/// Accepts the next connection.
+fn take_in(
+    socket: &TcpListener,
+    options: &Options,
+    places: &Places,
+) -> Result<Option<Stranger>, TransferError> {
+    let failed = |source| TransferError::Io {
+        doing: "accept",
+        source,
+    };
+    let (stream, peer) = match socket.accept() {
+        Ok(accepted) => accepted,
+        // Gone again, or taken by another process that shares the socket.
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::WouldBlock
+                    | io::ErrorKind::ConnectionAborted
+                    | io::ErrorKind::Interrupted
+            ) =>
+        {
+            return Ok(None)
         }
-    }
+        Err(error) => return Err(failed(error)),
+    };
+    let place = places
+        .take(peer.ip(), options.connections, options.connections_each)
+        .map_err(|why| TransferError::Refused(format!("{peer} connected, but {why}")))?;
+    let mut wire = match TcpWire::new(stream, options) {
+        Ok(wire) => wire,
+        Err(error) if error.kind() == io::ErrorKind::NotConnected => return Ok(None),
+        Err(error) => return Err(failed(error)),
+    };
+    wire.keep(place);
+    let limit = options.limit;
+    let (proof, opening) = match &options.secret {
+        Some(secret) => (Some(Proof::new(wire, secret.clone())?), None),
+        None => (None, Some(Opening::accept(wire, limit))),
+    };
+    Ok(Some(Stranger {
+        peer,
+        proof,
+        opening,
+        limit,
+    }))
+}
 
-    fn failed(&self, error: io::Error) -> TransferError {
-        at(&self.address.to_string(), "accept", error)
-    }
+impl Accept for Listener {
+    type Link = Link;
 
-    /// Waits a while; takes in a peer that connected, and hands out one whose first words are there.
-    fn next_ready(&mut self, deadline: Deadline) -> Result<Option<Waiting>, TransferError> {
-        let mut events: Vec<_> = self
-            .waiting
-            .iter()
-            .map(|peer| PollFd::new(peer.wire.as_fd(), PollFlags::POLLIN))
-            .collect();
-        if self.waiting.len() < MOST_WAITING {
-            events.push(PollFd::new(self.socket.as_fd(), PollFlags::POLLIN));
-        }
-        let first_to_go = self.waiting.iter().map(|peer| peer.until).min();
-        let until = first_to_go.map_or(deadline, |first| first.min(deadline));
-        wait(&mut events, until).map_err(|error| self.failed(error))?;
-        let ready = events.iter().position(|event| event.any() != Some(false));
-        match ready {
-            Some(index) if index < self.waiting.len() => Ok(Some(self.waiting.remove(index))),
-            Some(_) => self.take_in().map(|()| None),
-            None => Ok(None),
-        }
+    fn try_accept(&mut self) -> Result<Option<Link>, TransferError> {
+        self.try_accept()
     }
+}
 
-    fn take_in(&mut self) -> Result<(), TransferError> {
-        let stream = match self.socket.accept() {
-            Ok((stream, _)) => stream,
-            // Gone again, or taken by another process that shares the socket.
-            Err(error)
-                if matches!(
-                    error.kind(),
-                    io::ErrorKind::WouldBlock
-                        | io::ErrorKind::ConnectionAborted
-                        | io::ErrorKind::Interrupted
-                ) =>
-            {
-                return Ok(())
-            }
-            Err(error) => return Err(self.failed(error)),
-        };
-        let mut wire = TcpWire::new(stream, &self.options).map_err(|error| self.failed(error))?;
-        let (challenge, first_words) = match self.options.secret {
-            // The buffer of a new connection has room for it.
-            Some(_) => (Some(challenge(&mut wire, Deadline::now())?), CLAIM_LEN),
-            None => (None, HEADER_LEN as u16),
-        };
-        wire.readable_from(first_words)
-            .map_err(|error| self.failed(error))?;
-        self.waiting.push(Waiting {
-            wire,
-            challenge,
-            until: Deadline::after(self.options.handshake),
-        });
-        Ok(())
+/// For event loops that ask for it, such as tokio's `AsyncFd`.
+impl AsRawFd for Listener {
+    fn as_raw_fd(&self) -> RawFd {
+        self.as_fd().as_raw_fd()
     }
+}
 
-    fn drop_silent(&mut self) -> Result<(), TransferError> {
-        let Some(index) = self.waiting.iter().position(|peer| peer.until.has_passed()) else {
-            return Ok(());
-        };
-        let peer = self.waiting.remove(index).wire.peer();
-        Err(self.too_slow(peer))
-    }
-
-    fn too_slow(&self, peer: SocketAddr) -> TransferError {
-        TransferError::Refused(format!(
-            "{peer} connected to {} and did not say who it is and what it wants within {:?}",
-            self.address, self.options.handshake
-        ))
+impl AsFd for Listener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.lobby.as_fd()
     }
 }

@@ -34,6 +34,10 @@ pub struct Options {
     pub(crate) handshake: Duration,
     pub(crate) congestion: Option<String>,
     pub(crate) checksum: Option<bool>,
+    pub(crate) keep_alive: Duration,
+    pub(crate) user_timeout: Option<Duration>,
+    pub(crate) connections: usize,
+    pub(crate) connections_each: usize,
     pub(crate) secret: Option<Secret>,
     preference: Preference,
     pipes: Pipes,
@@ -41,7 +45,8 @@ pub struct Options {
 }
 
 impl Default for Options {
-    /// Payloads of up to [`DEFAULT_LIMIT`] bytes, the system's buffers, three seconds for a handshake, no secret,
+    /// Payloads of up to [`DEFAULT_LIMIT`] bytes, the system's buffers, three seconds for a handshake, no secret, up to
+    /// 4,096 connections to a listener, keep-alive after 30 seconds,
     /// chunks of 256 KiB, splicing from 1 MiB on where [`Preference::Auto`] splices at all.
     fn default() -> Self {
         Self {
@@ -50,6 +55,10 @@ impl Default for Options {
             handshake: Duration::from_secs(3),
             congestion: None,
             checksum: None,
+            keep_alive: Duration::from_secs(30),
+            user_timeout: None,
+            connections: 4096,
+            connections_each: 4096,
             secret: None,
             preference: Preference::Auto,
             pipes: Pipes::new(256 << 10),
@@ -78,6 +87,42 @@ impl Options {
     #[must_use]
     pub fn handshake(mut self, timeout: Duration) -> Self {
         self.handshake = timeout;
+        self
+    }
+
+    /// How many connections a listener has at a time, those included that have yet to prove themselves. Whoever comes when
+    /// there are as many is turned away.
+    ///
+    /// A link holds no payload beside the one that is being received, whose place the receiver reserves, so that this
+    /// times [`limit`](Self::limit) bounds what peers can have reserved.
+    #[must_use]
+    pub fn connections(mut self, most: usize) -> Self {
+        self.connections = most;
+        self
+    }
+
+    /// How many of them may come from one address, or with IPv6 from one network of 64 bits.
+    #[must_use]
+    pub fn connections_each(mut self, most: usize) -> Self {
+        self.connections_each = most;
+        self
+    }
+
+    /// How long nothing may come from a peer before it is asked whether it is still there (`TCP_KEEPIDLE`, tcp(7)), in
+    /// whole seconds. If it does not answer three times, a third of that time apart, the link is broken: what waits on
+    /// it gets [`PeerClosed`](roadrunner_core::TransferError::PeerClosed), in twice this time after the peer vanished.
+    #[must_use]
+    pub fn keep_alive(mut self, idle: Duration) -> Self {
+        self.keep_alive = idle;
+        self
+    }
+
+    /// How long what was sent may stay unacknowledged by the peer's kernel, or unsent because the peer does not receive,
+    /// before the link is broken (`TCP_USER_TIMEOUT`, tcp(7)), in milliseconds. Without this call only each operation's
+    /// deadline limits it; a receiver that computes for longer than this between two payloads loses its link.
+    #[must_use]
+    pub fn user_timeout(mut self, time: Duration) -> Self {
+        self.user_timeout = Some(time);
         self
     }
 

@@ -20,13 +20,20 @@ use std::sync::Arc;
 /// Starts with other bytes than a frame, so that a side without a secret can tell.
 const MAGIC: [u8; 8] = *b"auth-RR1";
 const NONCE_LEN: usize = 32;
-const TAG_LEN: usize = 32;
 const GREETING_LEN: usize = MAGIC.len() + NONCE_LEN;
 /// What the connecting side sends before it has to be answered.
-pub(crate) const CLAIM_LEN: u16 = (GREETING_LEN + TAG_LEN) as u16;
+pub(crate) const CLAIM_LEN: usize = GREETING_LEN + TAG_LEN;
+/// What the accepting side answers.
+pub(crate) const TAG_LEN: usize = 32;
 
 const SHORTEST: usize = 16;
 const LONGEST: usize = 4096;
+
+const NO_PROOF: &str = "does not prove that it knows the secret: has it been given one?";
+pub(crate) const GONE: &str =
+    "closed the connection during the proof: does it have the same secret?";
+/// What is wrong with a proof.
+pub(crate) const WRONG: &str = "does not know the secret";
 
 type Nonce = [u8; NONCE_LEN];
 
@@ -176,22 +183,37 @@ pub(crate) fn challenge(
     greet(wire, deadline).map(Challenge)
 }
 
-/// Lets the accepting side check the peer's proof, and then prove itself.
-pub(crate) fn check_connecting(
-    wire: &mut TcpWire,
-    secret: &Secret,
-    challenge: &Challenge,
-    deadline: Deadline,
-) -> Result<(), TransferError> {
-    let nonces = Nonces {
-        connecting: read_greeting(wire, deadline)?,
-        accepting: challenge.0,
-    };
-    let tag = read_array(wire, deadline)?;
-    if !secret.proves(Side::Connecting, &nonces, &tag) {
-        return Err(refused(wire, "does not know the secret"));
+impl Challenge {
+    /// Checks as much of the connecting side's claim as there is.
+    pub(crate) fn check_start(&self, claim: &[u8]) -> Result<(), &'static str> {
+        let len = claim.len().min(MAGIC.len());
+        if claim[..len] == MAGIC[..len] {
+            Ok(())
+        } else {
+            Err(NO_PROOF)
+        }
     }
-    write(wire, &secret.prove(Side::Accepting, &nonces)?, deadline)
+
+    /// Checks the connecting side's claim, and gives the accepting side's proof.
+    pub(crate) fn answer(
+        &self,
+        secret: &Secret,
+        claim: &[u8; CLAIM_LEN],
+    ) -> Result<Option<[u8; TAG_LEN]>, TransferError> {
+        let mut nonces = Nonces {
+            connecting: Nonce::default(),
+            accepting: self.0,
+        };
+        let mut tag = [0; TAG_LEN];
+        nonces
+            .connecting
+            .copy_from_slice(&claim[MAGIC.len()..GREETING_LEN]);
+        tag.copy_from_slice(&claim[GREETING_LEN..]);
+        if !secret.proves(Side::Connecting, &nonces, &tag) {
+            return Ok(None);
+        }
+        secret.prove(Side::Accepting, &nonces).map(Some)
+    }
 }
 
 /// Lets the connecting side prove itself, and then check the peer's proof.
@@ -209,11 +231,11 @@ pub(crate) fn check_accepting(
     if secret.proves(Side::Accepting, &nonces, &tag) {
         Ok(())
     } else {
-        Err(refused(wire, "does not know the secret"))
+        Err(refused(wire, WRONG))
     }
 }
 
-fn refused(wire: &TcpWire, why: &str) -> TransferError {
+pub(crate) fn refused(wire: &TcpWire, why: &str) -> TransferError {
     TransferError::Refused(format!("the peer {} {why}", wire.peer()))
 }
 
@@ -233,10 +255,7 @@ fn greet(wire: &mut TcpWire, deadline: Deadline) -> Result<Nonce, TransferError>
 fn read_greeting(wire: &mut TcpWire, deadline: Deadline) -> Result<Nonce, TransferError> {
     let magic: [u8; MAGIC.len()] = read_array(wire, deadline)?;
     if magic != MAGIC {
-        return Err(refused(
-            wire,
-            "does not prove that it knows the secret: has it been given one?",
-        ));
+        return Err(refused(wire, NO_PROOF));
     }
     read_array(wire, deadline)
 }
@@ -256,8 +275,7 @@ fn read_array<const N: usize>(
             },
         };
         if count == 0 {
-            let why = "closed the connection during the proof: does it have the same secret?";
-            return Err(refused(wire, why));
+            return Err(refused(wire, GONE));
         }
         rest = rest.split_at(count).1;
     }

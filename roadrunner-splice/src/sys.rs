@@ -54,19 +54,3 @@ pub(crate) fn send(
     };
     usize::try_from(count).map_err(|_| Errno::last().into())
 }
-
-/// Lets the socket count as readable only once `bytes` bytes are there (`SO_RCVLOWAT`, socket(7)), or its end.
-pub(crate) fn readable_from(socket: BorrowedFd<'_>, bytes: u16) -> io::Result<()> {
-    let value = libc::c_int::from(bytes);
-    // SAFETY: the option is an int, whose address and size are given and which outlives the call.
-    let result = unsafe {
-        libc::setsockopt(
-            socket.as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_RCVLOWAT,
-            std::ptr::from_ref(&value).cast(),
-            size_of::<libc::c_int>() as libc::socklen_t,
-        )
-    };
-    Errno::result(result).map(drop).map_err(io::Error::from)
-}

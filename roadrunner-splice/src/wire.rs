@@ -2,6 +2,7 @@
 
 use crate::checksum::Checksums;
 use crate::options::Options;
+use crate::places::Place;
 use crate::sys;
 use nix::poll::{ppoll, PollFd, PollFlags};
 use nix::sys::socket::{getsockopt, setsockopt, sockopt};
@@ -29,7 +30,12 @@ pub struct TcpWire {
     wants_checksums: bool,
     /// If the link has them.
     checksums: Option<Checksums>,
+    /// Among those of its listener, if it was accepted.
+    place: Option<Place>,
 }
+
+/// The most that the system takes for it, in seconds (tcp(7)).
+const LONGEST_KEEP_ALIVE: u64 = 32_767;
 
 impl TcpWire {
     /// Takes over a connection. It becomes non-blocking, sends small frames at once (`TCP_NODELAY`), and asks a peer
@@ -38,9 +44,15 @@ impl TcpWire {
         socket.set_nonblocking(true)?;
         socket.set_nodelay(true)?;
         setsockopt(&socket, sockopt::KeepAlive, &true)?;
-        setsockopt(&socket, sockopt::TcpKeepIdle, &30)?;
-        setsockopt(&socket, sockopt::TcpKeepInterval, &10)?;
+        let [idle, interval] = [options.keep_alive, options.keep_alive / 3]
+            .map(|time| time.as_secs().clamp(1, LONGEST_KEEP_ALIVE) as u32);
+        setsockopt(&socket, sockopt::TcpKeepIdle, &idle)?;
+        setsockopt(&socket, sockopt::TcpKeepInterval, &interval)?;
         setsockopt(&socket, sockopt::TcpKeepCount, &3)?;
+        if let Some(time) = options.user_timeout {
+            let milliseconds = u32::try_from(time.as_millis()).unwrap_or(u32::MAX);
+            setsockopt(&socket, sockopt::TcpUserTimeout, &milliseconds.max(1))?;
+        }
         if let Some(bytes) = options.buffer {
             setsockopt(&socket, sockopt::SndBuf, &bytes)?;
             setsockopt(&socket, sockopt::RcvBuf, &bytes)?;
@@ -52,6 +64,7 @@ impl TcpWire {
             pump: options.pump(is_loopback(peer.ip())),
             wants_checksums: options.checksum.unwrap_or(!is_loopback(peer.ip())),
             checksums: None,
+            place: None,
         };
         wire.choose_congestion(options);
         Ok(wire)
@@ -98,9 +111,9 @@ impl TcpWire {
         }
     }
 
-    /// Whether the socket counts as readable only once `bytes` bytes are there.
-    pub(crate) fn readable_from(&self, bytes: u16) -> io::Result<()> {
-        sys::readable_from(self.socket.as_fd(), bytes)
+    /// The connection's place is taken for as long as it lasts.
+    pub(crate) fn keep(&mut self, place: Place) {
+        self.place = Some(place);
     }
 }
 
@@ -224,6 +237,10 @@ impl Socket {
                         return Err(io::ErrorKind::TimedOut.into());
                     }
                     wait(&mut [PollFd::new(self.0.as_fd(), events)], deadline)?;
+                }
+                // Not our deadline: the system has given the peer up (`TCP_USER_TIMEOUT`, keep-alive; tcp(7)).
+                Err(error) if error.kind() == io::ErrorKind::TimedOut => {
+                    return Err(io::ErrorKind::ConnectionAborted.into())
                 }
                 done => return done,
             }

@@ -2,12 +2,14 @@
 
 mod common;
 
-use common::{open, raw, secret};
+use common::{both, by_hand, open, raw, secret, PageMemory};
+use nix::sys::socket::{getsockopt, sockopt};
 use roadrunner_core::testing::{data_frame, receive, say_hello, send, soon};
-use roadrunner_core::{Deadline, Transfer, TransferError};
-use roadrunner_splice::{connect, Listener, Options, Secret};
+use roadrunner_core::{Deadline, Payload, Region, Transfer, TransferError};
+use roadrunner_splice::{connect, Link, Listener, Options, Preference, Secret};
 use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::os::fd::AsFd;
 use std::thread;
 use std::time::Duration;
 
@@ -239,13 +241,16 @@ fn a_payload_before_the_proof_is_refused() {
 
 #[test]
 fn silent_and_slow_peers_hold_nobody_up() {
-    for base in [Options::default(), with_secret()] {
+    for (base, start) in [
+        (Options::default(), &b"RR\x01"[..]),
+        (with_secret(), b"auth-RR1 and a part of a nonce"),
+    ] {
         let options = base.handshake(Duration::from_millis(100));
         let mut listener = listener(options.clone());
         let mut held: Vec<_> = (0..6).map(|_| raw(&listener)).collect();
         // Half of them begin and go no further.
         for stream in &mut held[..3] {
-            stream.write_all(b"RR").expect("room");
+            stream.write_all(start).expect("room");
         }
         let (mut a, mut b) = open(&mut listener, "talks", &options);
         send(&mut a, b"x", soon()).expect("sent");
@@ -301,5 +306,113 @@ fn a_listener_that_never_answers_ends_in_a_timeout() {
         let deadline = Deadline::after(Duration::from_millis(50));
         let error = connect(&address, "hello?", &options, deadline).expect_err("mute");
         assert!(matches!(error, TransferError::Timeout), "{error}");
+    }
+}
+
+/// Connects while the listener turns strangers away.
+fn open_among_strangers(listener: &mut Listener, options: &Options) -> (Link, Link, usize) {
+    let address = listener.address().to_string();
+    thread::scope(|scope| {
+        let connecting = scope.spawn(|| connect(&address, "rightful", options, soon()));
+        let mut refused = 0;
+        let accepted = loop {
+            match listener.accept(soon()) {
+                Ok(link) => break link,
+                Err(error) => assert!(is_refused(&error), "{error}"),
+            }
+            refused += 1;
+        };
+        let connected = connecting.join().expect("no panic").expect("connected");
+        (connected, accepted, refused)
+    })
+}
+
+#[test]
+fn strangers_that_say_nothing_cannot_hold_all_places() {
+    for base in [Options::default(), with_secret()] {
+        // They would be let go long after this test.
+        let options = base.handshake(Duration::from_secs(600));
+        let mut listener = listener(options.clone());
+        let _silent: Vec<_> = (0..100).map(|_| raw(&listener)).collect();
+        let (mut a, mut b, refused) = open_among_strangers(&mut listener, &options);
+        assert!(refused >= 36, "{refused} of 100 were turned away");
+        send(&mut a, b"x", soon()).expect("sent");
+        assert_eq!(receive(&mut b).expect("received").0, b"x");
+    }
+}
+
+#[test]
+fn a_proof_may_come_byte_by_byte_and_holds_up_nobody() {
+    let mut listener = listener(with_secret());
+    let mut slow = raw(&listener);
+    let greeting = [&b"auth-RR1"[..], &[7; 64]].concat();
+    for byte in &greeting[..71] {
+        slow.write_all(&[*byte]).expect("room");
+        let nobody = listener.accept(Deadline::now());
+        assert!(matches!(nobody, Err(TransferError::Timeout)));
+    }
+    open(&mut listener, "quick", &with_secret());
+    slow.write_all(&greeting[71..]).expect("room");
+    let error = listener.accept(soon()).expect_err("a wrong proof");
+    assert!(is_refused(&error), "{error}");
+}
+
+#[test]
+fn a_listener_has_no_more_connections_than_it_may() {
+    let limits = [
+        Options::default().connections(2),
+        Options::default().connections_each(2),
+    ];
+    for options in limits {
+        let mut listener = listener(options.clone());
+        let (mut a, mut b) = open(&mut listener, "one", &options);
+        let silent = raw(&listener);
+        let nobody = listener.accept(Deadline::after(Duration::from_millis(1)));
+        assert!(matches!(nobody, Err(TransferError::Timeout)));
+        let mut third = raw(&listener);
+        let error = listener.accept(soon()).expect_err("a third");
+        assert!(is_refused(&error), "{error}");
+        assert_eq!(third.read(&mut [0]).expect("an end"), 0);
+        send(&mut a, b"x", soon()).expect("sent");
+        assert_eq!(receive(&mut b).expect("received").0, b"x");
+        // A place is free again when a connection ends, however it ends.
+        drop(silent);
+        let nobody = listener.accept(Deadline::after(Duration::from_millis(100)));
+        assert!(matches!(nobody, Err(TransferError::Timeout)));
+        let (c, d) = open(&mut listener, "two", &options);
+        drop((b, d));
+        open(&mut listener, "three", &options);
+        drop((a, c));
+    }
+}
+
+#[test]
+fn a_peer_that_does_not_read_is_given_up_when_the_option_says_so() {
+    let options = Options::default()
+        .user_timeout(Duration::from_millis(200))
+        .buffer(64 << 10);
+    for prefer in [Preference::Write, Preference::Splice] {
+        let (mut link, _stream) = by_hand(&options.clone().prefer(prefer).splice_from(0));
+        let mut memory = PageMemory::new(32 << 20);
+        let payload = Payload::given(&mut memory, Region::new(0, 32 << 20)).expect("inside");
+        let error = link.send(payload, soon()).expect_err("nobody reads");
+        assert!(matches!(error, TransferError::PeerClosed), "{error}");
+        assert!(!link.is_open());
+    }
+}
+
+#[test]
+fn a_silent_peer_is_asked_whether_it_is_there() {
+    let options = Options::default().keep_alive(Duration::from_secs(9));
+    let (a, b) = both(&options);
+    for link in [&a, &b] {
+        let idle = getsockopt(&link.as_fd(), sockopt::TcpKeepIdle).expect("an option");
+        let interval = getsockopt(&link.as_fd(), sockopt::TcpKeepInterval).expect("an option");
+        assert_eq!((idle, interval), (9, 3));
+        assert!(getsockopt(&link.as_fd(), sockopt::KeepAlive).expect("an option"));
+    }
+    // Shorter or longer than the system can is as short or as long as it can.
+    for time in [Duration::ZERO, Duration::MAX / 2] {
+        both(&Options::default().keep_alive(time));
     }
 }

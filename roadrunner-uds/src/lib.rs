@@ -8,7 +8,6 @@ mod link;
 mod listener;
 mod options;
 mod segments;
-mod server;
 mod socket;
 #[allow(unsafe_code)]
 mod sys;
@@ -18,5 +17,5 @@ pub use address::{Address, AddressError};
 pub use link::{connect, pair, Link};
 pub use listener::Listener;
 pub use options::{Options, Preference};
-pub use server::{Server, Service};
+pub use roadrunner_mem::{Server, Service};
 pub use wire::{Peer, UnixWire};

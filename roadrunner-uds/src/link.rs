@@ -6,7 +6,7 @@ use crate::options::Options;
 use crate::wire::UnixWire;
 use roadrunner_core::stream::{StreamLink, Wants};
 use roadrunner_core::{Deadline, Delivery, Payload, Receipt, Sink, Transfer, TransferError};
-use roadrunner_mem::{Audience, SharedPayload, Slots};
+use roadrunner_mem::{Audience, Served, SharedPayload, Slots};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
@@ -228,6 +228,16 @@ impl AsRawFd for Link {
 impl AsFd for Link {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
+    }
+}
+
+impl Served for Link {
+    fn has_pending(&self) -> bool {
+        self.has_pending()
+    }
+
+    fn wants(&self) -> Wants {
+        self.wants()
     }
 }
 

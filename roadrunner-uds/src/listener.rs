@@ -7,22 +7,15 @@ use crate::options::Options;
 use crate::socket::wait;
 use crate::wire::{Peer, UnixWire};
 use nix::poll::{PollFd, PollFlags};
-use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
-use nix::sys::time::TimeSpec;
-use nix::sys::timer::TimerSetTimeFlags;
-use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags};
 use roadrunner_core::stream::Opening;
 use roadrunner_core::{Deadline, TransferError};
-use std::io;
+use roadrunner_mem::{Accept, Caller, Lobby};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::os::unix::net::UnixListener;
-use std::time::Duration;
+use std::{fmt, io};
 
 /// Peers that have connected and not said hello yet.
 const MOST_WAITING: usize = 64;
-/// What epoll(7) says of the listening socket, and of the timer; peers have other numbers.
-const SOCKET: u64 = 0;
-const TIMER: u64 = 1;
 
 /// A listening UNIX socket. Dropping it removes its socket file.
 ///
@@ -34,22 +27,37 @@ pub struct Listener {
     socket: UnixListener,
     address: Address,
     options: Options,
-    /// The oldest first.
-    waiting: Vec<Waiting>,
-    next: u64,
-    /// Watches the socket, all who wait, and the timer.
-    epoll: Epoll,
-    /// Rings when the first of those who wait has waited long enough.
-    timer: TimerFd,
+    lobby: Lobby<Greeting>,
 }
 
 /// A peer that has connected and not said hello yet.
 #[derive(Debug)]
-struct Waiting {
-    number: u64,
+struct Greeting {
     opening: Opening<UnixWire>,
     peer: Peer,
-    until: Deadline,
+}
+
+impl Caller for Greeting {
+    type Owner = Peer;
+    type Link = Link;
+
+    fn owner(&self) -> Peer {
+        self.peer
+    }
+
+    fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        self.opening.wire().map(AsFd::as_fd)
+    }
+
+    fn try_enter(&mut self) -> Result<Link, TransferError> {
+        self.opening.open(Deadline::now()).map(Link::of)
+    }
+}
+
+impl fmt::Display for Greeting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.peer.fmt(f)
+    }
 }
 
 impl Listener {
@@ -77,25 +85,14 @@ impl Listener {
             };
             at(&address, "listen", error)
         })?;
-        let watch = || -> io::Result<(UnixListener, Epoll, TimerFd)> {
-            let socket = UnixListener::from(socket);
-            let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
-            let flags = TimerFlags::TFD_CLOEXEC | TimerFlags::TFD_NONBLOCK;
-            let timer = TimerFd::new(ClockId::CLOCK_MONOTONIC, flags)?;
-            epoll.add(&socket, EpollEvent::new(EpollFlags::EPOLLIN, SOCKET))?;
-            epoll.add(&timer, EpollEvent::new(EpollFlags::EPOLLIN, TIMER))?;
-            Ok((socket, epoll, timer))
-        };
-        let (socket, epoll, timer) = watch().map_err(|error| at(&address, "listen", error))?;
+        let socket = UnixListener::from(socket);
+        let lobby = Lobby::new(&socket, MOST_WAITING, options.handshake_timeout())?;
         Ok(Self {
             _file: file,
             socket,
             address,
             options,
-            waiting: Vec::new(),
-            next: TIMER + 1,
-            epoll,
-            timer,
+            lobby,
         })
     }
 
@@ -135,142 +132,51 @@ impl Listener {
     /// # Errors
     /// As [`accept`](Self::accept), and never [`Timeout`](TransferError::Timeout).
     pub fn try_accept(&mut self) -> Result<Option<Link>, TransferError> {
-        loop {
-            let mut events = [EpollEvent::empty(); 16];
-            let count = match self.epoll.wait(&mut events, EpollTimeout::ZERO) {
-                Ok(0) => return Ok(None),
-                Ok(count) => count,
-                Err(nix::errno::Errno::EINTR) => continue,
-                Err(errno) => return Err(at(&self.address, "wait", errno.into())),
-            };
-            // What is not dealt with is told again.
-            for event in &events[..count] {
-                let link = match event.data() {
-                    SOCKET => self.take_in()?,
-                    TIMER => self.drop_silent().map(|()| None)?,
-                    number => {
-                        let peer = self.waiting.iter().position(|one| one.number == number);
-                        peer.map_or(Ok(None), |index| self.listen_to(index))?
-                    }
-                };
-                if link.is_some() {
-                    return Ok(link);
-                }
-            }
-        }
+        let Self {
+            socket,
+            address,
+            options,
+            lobby,
+            ..
+        } = self;
+        lobby.try_next(|| take_in(socket, address, options))
     }
+}
 
-    /// Hears whether the hello of one who waits is there by now.
-    fn listen_to(&mut self, index: usize) -> Result<Option<Link>, TransferError> {
-        match self.waiting[index].opening.open(Deadline::now()) {
-            Err(TransferError::Timeout) => Ok(None),
-            Ok(link) => {
-                // It was added when it came; if it cannot be taken out, it tells of a number that nobody has.
-                let _ = self.epoll.delete(&link);
-                self.forget(index)?;
-                Ok(Some(Link::of(link)))
-            }
-            Err(error) => {
-                self.forget(index)?;
-                match error {
-                    // It only looked whether somebody is here, and left.
-                    TransferError::PeerClosed => Ok(None),
-                    error => Err(error),
-                }
-            }
+/// Accepts the next connection.
+fn take_in(
+    socket: &UnixListener,
+    address: &Address,
+    options: &Options,
+) -> Result<Option<Greeting>, TransferError> {
+    let stream = match socket.accept() {
+        Ok((stream, _)) => stream,
+        // Gone again, or taken by another process that shares the socket.
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::WouldBlock
+                    | io::ErrorKind::ConnectionAborted
+                    | io::ErrorKind::Interrupted
+            ) =>
+        {
+            return Ok(None)
         }
-    }
+        Err(error) => return Err(at(address, "accept", error)),
+    };
+    let wire = UnixWire::new(stream, options)?;
+    let peer = wire.peer();
+    Ok(Some(Greeting {
+        opening: Opening::accept(wire, options.limit_bytes()),
+        peer,
+    }))
+}
 
-    /// Accepts the next connection. Whoever says hello at once does not wait.
-    fn take_in(&mut self) -> Result<Option<Link>, TransferError> {
-        let stream = match self.socket.accept() {
-            Ok((stream, _)) => stream,
-            // Gone again, or taken by another process that shares the socket.
-            Err(error)
-                if matches!(
-                    error.kind(),
-                    io::ErrorKind::WouldBlock
-                        | io::ErrorKind::ConnectionAborted
-                        | io::ErrorKind::Interrupted
-                ) =>
-            {
-                return Ok(None)
-            }
-            Err(error) => return Err(at(&self.address, "accept", error)),
-        };
-        let wire = UnixWire::new(stream, &self.options)?;
-        let (number, peer) = (self.next, wire.peer());
-        self.next += 1;
-        self.epoll
-            .add(&wire, EpollEvent::new(EpollFlags::EPOLLIN, number))
-            .map_err(|errno| at(&self.address, "accept", errno.into()))?;
-        self.waiting.push(Waiting {
-            number,
-            opening: Opening::accept(wire, self.options.limit_bytes()),
-            peer,
-            until: Deadline::after(self.options.handshake_timeout()),
-        });
-        if self.waiting.len() == 1 {
-            self.set_timer()?;
-        }
-        let link = self.listen_to(self.waiting.len() - 1)?;
-        if self.waiting.len() > MOST_WAITING {
-            let index = self.whose_turn_to_go();
-            let peer = self.waiting[index].peer;
-            self.forget(index)?;
-            return Err(TransferError::Refused(format!(
-                "{peer} connected to {} and said nothing while {MOST_WAITING} others waited",
-                self.address
-            )));
-        }
-        Ok(link)
-    }
+impl Accept for Listener {
+    type Link = Link;
 
-    /// The oldest of the process that has most places.
-    fn whose_turn_to_go(&self) -> usize {
-        let places = |peer: Peer| self.waiting.iter().filter(|one| one.peer == peer).count();
-        let most = self.waiting.iter().map(|one| places(one.peer)).max();
-        let whose = |one: &Waiting| Some(places(one.peer)) == most;
-        self.waiting.iter().position(whose).unwrap_or(0)
-    }
-
-    /// Removes one who waits; closing its socket takes it out of epoll(7) too.
-    fn forget(&mut self, index: usize) -> Result<(), TransferError> {
-        drop(self.waiting.remove(index));
-        if index == 0 {
-            self.set_timer()?;
-        }
-        Ok(())
-    }
-
-    /// Lets the timer ring when the time of the oldest is over.
-    fn set_timer(&mut self) -> Result<(), TransferError> {
-        const AT_ONCE: Duration = Duration::from_nanos(1);
-        let set = match self.waiting.first() {
-            Some(oldest) => {
-                let left = oldest.until.remaining().unwrap_or(AT_ONCE);
-                let once = Expiration::OneShot(TimeSpec::from_duration(left));
-                self.timer.set(once, TimerSetTimeFlags::empty())
-            }
-            None => self.timer.unset(),
-        };
-        set.map_err(|errno| at(&self.address, "set a timer", errno.into()))
-    }
-
-    /// Turns away the oldest if its time is over, and sets the timer for the next one.
-    fn drop_silent(&mut self) -> Result<(), TransferError> {
-        match self.waiting.first() {
-            Some(oldest) if oldest.until.has_passed() => {
-                let peer = oldest.peer;
-                self.forget(0)?;
-                Err(TransferError::Refused(format!(
-                    "{peer} connected to {} and did not say what it wants within {:?}",
-                    self.address,
-                    self.options.handshake_timeout()
-                )))
-            }
-            _ => self.set_timer(),
-        }
+    fn try_accept(&mut self) -> Result<Option<Link>, TransferError> {
+        self.try_accept()
     }
 }
 
@@ -283,6 +189,6 @@ impl AsRawFd for Listener {
 
 impl AsFd for Listener {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.epoll.0.as_fd()
+        self.lobby.as_fd()
     }
 }

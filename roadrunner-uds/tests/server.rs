@@ -53,7 +53,7 @@ struct Conversation {
     reply: Option<Region>,
 }
 
-impl Service for Echo {
+impl Service<Link> for Echo {
     type Session = Conversation;
 
     fn opened(&self, link: &Link) -> Option<Conversation> {
@@ -95,7 +95,7 @@ fn threads() -> usize {
     fs::read_dir("/proc/self/task")
         .expect("proc")
         .filter_map(|task| fs::read_to_string(task.ok()?.path().join("comm")).ok())
-        .filter(|name| name.starts_with("roadrunner-uds"))
+        .filter(|name| name.starts_with("roadrunner-srv"))
         .count()
 }
 

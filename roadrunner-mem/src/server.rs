@@ -1,42 +1,76 @@
 //! Many links, few threads.
 
-use crate::link::Link;
-use crate::listener::Listener;
+use crate::doorbell::locked;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::eventfd::{EfdFlags, EventFd};
+use roadrunner_core::stream::{StreamLink, Wants, Wire};
 use roadrunner_core::{Deadline, Transfer, TransferError};
 use std::collections::HashMap;
+use std::os::fd::AsFd;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+/// Where a [`Server`] gets its links from: a listener of a transport. Its descriptor is readable when
+/// [`try_accept`](Self::try_accept) has something to do.
+pub trait Accept: AsFd + Send + 'static {
+    /// What it opens.
+    type Link: Served;
+
+    /// Opens a link with a peer that has said what it has to say; `None` if there is none now.
+    ///
+    /// # Errors
+    /// For one peer that came, what was wrong with it; of the kind [`Io`](TransferError::Io) what was wrong with the
+    /// listener.
+    fn try_accept(&mut self) -> Result<Option<Self::Link>, TransferError>;
+}
+
+/// A link that can be used without waiting.
+pub trait Served: Transfer + AsFd + Send + 'static {
+    /// Whether there is something to receive although the descriptor may not be readable.
+    fn has_pending(&self) -> bool;
+
+    /// What to wait for before what could not be done is tried again.
+    fn wants(&self) -> Wants;
+}
+
+impl<W: Wire + AsFd + Send + 'static> Served for StreamLink<W> {
+    fn has_pending(&self) -> bool {
+        self.has_pending()
+    }
+
+    fn wants(&self) -> Wants {
+        self.wants()
+    }
+}
+
 /// What a [`Server`] does with its links.
-pub trait Service: Send + Sync + 'static {
+pub trait Service<L>: Send + Sync + 'static {
     /// What belongs to one link, such as the memory that it receives into.
     type Session: Send + 'static;
 
     /// A link has been opened. `None` turns it away.
-    fn opened(&self, link: &Link) -> Option<Self::Session>;
+    fn opened(&self, link: &L) -> Option<Self::Session>;
 
-    /// There may be something to do on a link: it takes what is there, by [`try_recv`](Link::try_recv), sends what it has,
-    /// by [`try_send`](Link::try_send), and never waits. It is called again when more comes, or when there is room for what
+    /// There may be something to do on a link: it takes what is there, by `try_recv`, sends what it has, by `try_send`,
+    /// and never waits ([`StreamLink`]). It is called again when more comes, or when there is room for what
     /// could not be sent. One link is served by one thread at a time.
     ///
     /// It need not take all: as long as something is there it is called again, after the other links.
     ///
     /// # Errors
     /// Any error ends the link; [`Closed`](TransferError::Closed) is the usual one.
-    fn ready(&self, session: &mut Self::Session, link: &mut Link) -> Result<(), TransferError>;
+    fn ready(&self, session: &mut Self::Session, link: &mut L) -> Result<(), TransferError>;
 
     /// A link is over, because of what [`ready`](Self::ready) returned, because `ready` panicked, or because the server
     /// stops ([`Broken`](TransferError::Broken) for these two).
-    fn ended(&self, session: Self::Session, link: Link, why: TransferError) {
+    fn ended(&self, session: Self::Session, link: L, why: TransferError) {
         drop((session, link, why));
     }
 
-    /// Somebody came and did not get a link ([`Listener::accept`]), or the listener failed.
+    /// Somebody came and did not get a link, or the listener failed.
     fn refused(&self, why: TransferError) {
         drop(why);
     }
@@ -47,16 +81,16 @@ pub trait Service: Send + Sync + 'static {
 ///
 /// Dropping it ends all links at once; see [`drain`](Self::drain).
 #[derive(Debug)]
-pub struct Server<S: Service> {
-    shared: Arc<Shared<S>>,
+pub struct Server<A: Accept, S: Service<A::Link>> {
+    shared: Arc<Shared<A, S>>,
     threads: Vec<JoinHandle<()>>,
 }
 
-struct Shared<S: Service> {
+struct Shared<A: Accept, S: Service<A::Link>> {
     service: S,
     /// Until nobody is accepted any more.
-    listener: Mutex<Option<Listener>>,
-    links: Mutex<HashMap<u64, Place<S>>>,
+    listener: Mutex<Option<A>>,
+    links: Mutex<HashMap<u64, Place<A, S>>>,
     /// A link has ended.
     fewer: Condvar,
     next: AtomicU64,
@@ -65,10 +99,13 @@ struct Shared<S: Service> {
 }
 
 /// A link and what belongs to it.
-type Served<S> = (Link, <S as Service>::Session);
+type Pair<A, S> = (
+    <A as Accept>::Link,
+    <S as Service<<A as Accept>::Link>>::Session,
+);
 
 /// Where a link is until it has ended. Whoever serves it holds the lock.
-type Place<S> = Arc<Mutex<Option<Served<S>>>>;
+type Place<A, S> = Arc<Mutex<Option<Pair<A, S>>>>;
 
 /// What epoll(7) says of the listener, and of the end; links have other numbers.
 const LISTENER: u64 = 0;
@@ -78,12 +115,12 @@ const AT_A_TIME: usize = 16;
 /// A system that has no descriptors left needs time to get some.
 const PAUSE: Duration = Duration::from_millis(10);
 
-impl<S: Service> Server<S> {
+impl<A: Accept, S: Service<A::Link>> Server<A, S> {
     /// Starts `threads` threads, at least one.
     ///
     /// # Errors
     /// [`Io`](TransferError::Io) if the system has no threads or descriptors left.
-    pub fn start(listener: Listener, threads: usize, service: S) -> Result<Self, TransferError> {
+    pub fn start(listener: A, threads: usize, service: S) -> Result<Self, TransferError> {
         let failed = |source| TransferError::Io {
             doing: "start a server",
             source,
@@ -111,7 +148,7 @@ impl<S: Service> Server<S> {
         for number in 0..threads.max(1) {
             let shared = server.shared.clone();
             let thread = thread::Builder::new()
-                .name(format!("roadrunner-uds-{number}"))
+                .name(format!("roadrunner-srv-{number}"))
                 .spawn(move || shared.work())
                 .map_err(failed)?;
             server.threads.push(thread);
@@ -145,7 +182,7 @@ impl<S: Service> Server<S> {
     }
 }
 
-impl<S: Service> Drop for Server<S> {
+impl<A: Accept, S: Service<A::Link>> Drop for Server<A, S> {
     fn drop(&mut self) {
         // It can fail only if it has been rung 2^64 - 1 times.
         let _ = self.shared.stop.write(1);
@@ -164,7 +201,7 @@ impl<S: Service> Drop for Server<S> {
     }
 }
 
-impl<S: Service> Shared<S> {
+impl<A: Accept, S: Service<A::Link>> Shared<A, S> {
     /// What each thread does until the server stops.
     fn work(&self) {
         loop {
@@ -208,7 +245,7 @@ impl<S: Service> Shared<S> {
             .modify(&*listener, &mut once(EpollFlags::EPOLLIN, LISTENER));
     }
 
-    fn add(&self, link: Link) {
+    fn add(&self, link: A::Link) {
         let opened = catch_unwind(AssertUnwindSafe(|| self.service.opened(&link)));
         let Ok(Some(session)) = opened else {
             return;
@@ -258,7 +295,7 @@ impl<S: Service> Shared<S> {
         self.end(number, &mut served, ended);
     }
 
-    fn end(&self, number: u64, served: &mut Option<Served<S>>, why: TransferError) {
+    fn end(&self, number: u64, served: &mut Option<Pair<A, S>>, why: TransferError) {
         if let Some((link, session)) = served.take() {
             let end = || self.service.ended(session, link, why);
             // The message has been printed.
@@ -269,7 +306,7 @@ impl<S: Service> Shared<S> {
     }
 }
 
-impl<S: Service> std::fmt::Debug for Shared<S> {
+impl<A: Accept, S: Service<A::Link>> std::fmt::Debug for Shared<A, S> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Shared").finish_non_exhaustive()
     }
@@ -278,9 +315,4 @@ impl<S: Service> std::fmt::Debug for Shared<S> {
 /// Tells one thread, once.
 fn once(events: EpollFlags, number: u64) -> EpollEvent {
     EpollEvent::new(events | EpollFlags::EPOLLONESHOT, number)
-}
-
-/// What a service does is caught, and no other code of this file panics while it holds a lock.
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,0 +1,235 @@
+//! Peers that have connected to a listener and have yet to say who they are and what they want.
+
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::time::TimeSpec;
+use nix::sys::timer::TimerSetTimeFlags;
+use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags};
+use roadrunner_core::{Deadline, TransferError};
+use std::fmt::Display;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::Duration;
+
+/// A peer that has connected and is not let in yet. It is displayed as what it is called in errors.
+pub trait Caller: Display {
+    /// Who it is, as far as places go: one who has many of them is the first to lose one.
+    type Owner: PartialEq;
+    /// What it wants.
+    type Link: AsFd;
+
+    /// Who it is.
+    fn owner(&self) -> Self::Owner;
+
+    /// Its connection; `None` once it has entered.
+    fn descriptor(&self) -> Option<BorrowedFd<'_>>;
+
+    /// Goes on as far as that is possible without waiting.
+    ///
+    /// # Errors
+    /// [`Timeout`](TransferError::Timeout) if more has to come first.
+    fn try_enter(&mut self) -> Result<Self::Link, TransferError>;
+}
+
+/// A bounded number of [`Caller`]s, each with a bounded time. None of them holds up another, and those that say nothing
+/// cannot keep others out: when all places are taken the oldest caller of the owner with the most of them goes.
+///
+/// For listeners of transports. Its descriptor becomes readable when [`try_next`](Self::try_next) has something to do.
+#[derive(Debug)]
+pub struct Lobby<C> {
+    /// The oldest first.
+    waiting: Vec<Waiting<C>>,
+    most: usize,
+    patience: Duration,
+    next: u64,
+    /// Watches the socket, all who wait, and the timer.
+    epoll: Epoll,
+    /// Rings when the first of those who wait has waited long enough.
+    timer: TimerFd,
+}
+
+#[derive(Debug)]
+struct Waiting<C> {
+    number: u64,
+    caller: C,
+    until: Deadline,
+}
+
+/// What epoll(7) says of the listening socket, and of the timer; callers have other numbers.
+const SOCKET: u64 = 0;
+const TIMER: u64 = 1;
+
+impl<C: Caller> Lobby<C> {
+    /// A lobby for `most` callers of a listening `socket`, each of which has `patience` to say what it wants.
+    ///
+    /// # Errors
+    /// [`Io`](TransferError::Io) if the system has no descriptors left.
+    pub fn new(socket: &impl AsFd, most: usize, patience: Duration) -> Result<Self, TransferError> {
+        let watch = || -> nix::Result<(Epoll, TimerFd)> {
+            let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+            let flags = TimerFlags::TFD_CLOEXEC | TimerFlags::TFD_NONBLOCK;
+            let timer = TimerFd::new(ClockId::CLOCK_MONOTONIC, flags)?;
+            epoll.add(socket, EpollEvent::new(EpollFlags::EPOLLIN, SOCKET))?;
+            epoll.add(&timer, EpollEvent::new(EpollFlags::EPOLLIN, TIMER))?;
+            Ok((epoll, timer))
+        };
+        let (epoll, timer) = watch().map_err(failed("watch a listener"))?;
+        Ok(Self {
+            waiting: Vec::new(),
+            most: most.max(1),
+            patience,
+            next: TIMER + 1,
+            epoll,
+            timer,
+        })
+    }
+
+    /// The link of a caller that has said all it has to say; `None` if there is none now. `accept` takes the next
+    /// connection of the socket, if there is one.
+    ///
+    /// # Errors
+    /// What `accept` or a caller returned, other than that it has to wait, or that it left without a word.
+    /// [`Refused`](TransferError::Refused) for one that takes too long. Either way the others go on.
+    pub fn try_next(
+        &mut self,
+        mut accept: impl FnMut() -> Result<Option<C>, TransferError>,
+    ) -> Result<Option<C::Link>, TransferError> {
+        loop {
+            let mut events = [EpollEvent::empty(); 16];
+            let count = match self.epoll.wait(&mut events, EpollTimeout::ZERO) {
+                Ok(0) => return Ok(None),
+                Ok(count) => count,
+                Err(nix::errno::Errno::EINTR) => continue,
+                Err(errno) => return Err(failed("wait for peers")(errno)),
+            };
+            // What is not dealt with is told again.
+            for event in &events[..count] {
+                let link = match event.data() {
+                    SOCKET => match accept()? {
+                        Some(caller) => self.take_in(caller)?,
+                        None => None,
+                    },
+                    TIMER => self.drop_silent().map(|()| None)?,
+                    number => {
+                        let caller = self.waiting.iter().position(|one| one.number == number);
+                        caller.map_or(Ok(None), |index| self.listen_to(index))?
+                    }
+                };
+                if link.is_some() {
+                    return Ok(link);
+                }
+            }
+        }
+    }
+
+    /// Hears whether one who waits has said all by now.
+    fn listen_to(&mut self, index: usize) -> Result<Option<C::Link>, TransferError> {
+        match self.waiting[index].caller.try_enter() {
+            Err(TransferError::Timeout) => Ok(None),
+            Ok(link) => {
+                // It was added when it came; if it cannot be taken out, it tells of a number that nobody has.
+                let _ = self.epoll.delete(&link);
+                self.forget(index)?;
+                Ok(Some(link))
+            }
+            Err(error) => {
+                self.forget(index)?;
+                match error {
+                    // It only looked whether somebody is here, and left.
+                    TransferError::PeerClosed => Ok(None),
+                    error => Err(error),
+                }
+            }
+        }
+    }
+
+    /// Whoever says all at once does not wait.
+    fn take_in(&mut self, caller: C) -> Result<Option<C::Link>, TransferError> {
+        let number = self.next;
+        self.next += 1;
+        if let Some(descriptor) = caller.descriptor() {
+            self.epoll
+                .add(descriptor, EpollEvent::new(EpollFlags::EPOLLIN, number))
+                .map_err(failed("watch a peer"))?;
+        }
+        self.waiting.push(Waiting {
+            number,
+            caller,
+            until: Deadline::after(self.patience),
+        });
+        if self.waiting.len() == 1 {
+            self.set_timer()?;
+        }
+        let link = self.listen_to(self.waiting.len() - 1)?;
+        if self.waiting.len() > self.most {
+            let index = self.whose_turn_to_go();
+            let refused = TransferError::Refused(format!(
+                "{} connected and did not say what it wants while {} others waited",
+                self.waiting[index].caller, self.most
+            ));
+            self.forget(index)?;
+            return Err(refused);
+        }
+        Ok(link)
+    }
+
+    /// The oldest of the owner that has most places.
+    fn whose_turn_to_go(&self) -> usize {
+        let places = |one: &Waiting<C>| {
+            let theirs = |other: &&Waiting<C>| other.caller.owner() == one.caller.owner();
+            self.waiting.iter().filter(theirs).count()
+        };
+        let most = self.waiting.iter().map(places).max();
+        let whose = |one: &Waiting<C>| Some(places(one)) == most;
+        self.waiting.iter().position(whose).unwrap_or(0)
+    }
+
+    /// Removes one who waits; closing its socket takes it out of epoll(7) too.
+    fn forget(&mut self, index: usize) -> Result<(), TransferError> {
+        drop(self.waiting.remove(index));
+        if index == 0 {
+            self.set_timer()?;
+        }
+        Ok(())
+    }
+
+    /// Lets the timer ring when the time of the oldest is over.
+    fn set_timer(&mut self) -> Result<(), TransferError> {
+        const AT_ONCE: Duration = Duration::from_nanos(1);
+        let set = match self.waiting.first() {
+            Some(oldest) => {
+                let left = oldest.until.remaining().unwrap_or(AT_ONCE);
+                let once = Expiration::OneShot(TimeSpec::from_duration(left.max(AT_ONCE)));
+                self.timer.set(once, TimerSetTimeFlags::empty())
+            }
+            None => self.timer.unset(),
+        };
+        set.map_err(failed("set a timer"))
+    }
+
+    /// Turns away the oldest if its time is over, and sets the timer for the next one.
+    fn drop_silent(&mut self) -> Result<(), TransferError> {
+        match self.waiting.first() {
+            Some(oldest) if oldest.until.has_passed() => {
+                let refused = TransferError::Refused(format!(
+                    "{} connected and did not say who it is and what it wants within {:?}",
+                    oldest.caller, self.patience
+                ));
+                self.forget(0)?;
+                Err(refused)
+            }
+            _ => self.set_timer(),
+        }
+    }
+}
+
+impl<C> AsFd for Lobby<C> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.epoll.0.as_fd()
+    }
+}
+
+fn failed(doing: &'static str) -> impl Fn(nix::errno::Errno) -> TransferError {
+    move |errno| TransferError::Io {
+        doing,
+        source: errno.into(),
+    }
+}
