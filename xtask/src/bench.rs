@@ -9,8 +9,9 @@ use std::process::Command;
 /// Measures everything beside its alternatives, and says which goals are met.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// Only these experiments: in one process, between processes of one host, over TCP
-    #[arg(long, value_name = "PART", value_parser = ["mem", "uds", "net"])]
+    /// Only these experiments: in one process, between processes of one host, over TCP, the
+    /// published ones
+    #[arg(long, value_name = "PART", value_parser = ["mem", "uds", "net", "eval"])]
     only: Vec<String>,
     /// Fewer rounds: a quarter of the time, and more noise
     #[arg(long)]
@@ -23,6 +24,7 @@ pub(crate) struct Arguments {
 pub(crate) fn run(context: &Context, arguments: &Arguments) -> Result<()> {
     let toolchain = setup::ensure(context)?;
     build::run("building the functions", build::functions(&toolchain))?;
+    build::run("building the baselines", build::baselines(&toolchain))?;
     // With the crates that it is measured beside.
     let program = build::release("roadrunner-bench", &["--features", "peers"])?;
     let mut bench = Command::new(&program);

@@ -28,6 +28,15 @@ pub(crate) fn functions(toolchain: &Toolchain) -> Command {
     build
 }
 
+/// What compiles the programs that functions are compared with.
+pub(crate) fn baselines(toolchain: &Toolchain) -> Command {
+    let mut build = toolchain.guest_cargo();
+    build
+        .current_dir(root().join("xtask/bench/baselines"))
+        .args(["build", "--release", "--locked"]);
+    build
+}
+
 /// The `roadrunner` program. Says where it is.
 pub(crate) fn program() -> Result<PathBuf> {
     release("roadrunner-wasmedge", &["--features=cli"])

@@ -20,6 +20,7 @@ pub(crate) struct Arguments {
 const SEED: (&str, &str) = ("PROPTEST_RNG_SEED", "2025");
 /// Where tests write what they could not check here, one line each.
 const SKIPPED: &str = "ROADRUNNER_SKIPPED";
+const BASELINES: &str = "xtask/bench/baselines/Cargo.toml";
 const GUESTS: &str = "roadrunner-wasmedge/functions/Cargo.toml";
 
 pub(crate) fn run(context: &Context, arguments: &Arguments) -> Result<()> {
@@ -87,7 +88,12 @@ fn checks(toolchain: &Toolchain) -> Vec<(&'static str, Command)> {
             "format of the functions",
             cargo_with(&["fmt", "--all", "--check", "--manifest-path", GUESTS]),
         ),
+        (
+            "format of the baselines",
+            cargo_with(&["fmt", "--all", "--check", "--manifest-path", BASELINES]),
+        ),
         ("functions to WebAssembly", build::functions(toolchain)),
+        ("baselines to WebAssembly", build::baselines(toolchain)),
         (
             "lints",
             cargo_with(&[

@@ -70,12 +70,13 @@ impl Experiment {
 pub(crate) struct Bench {
     scale: Scale,
     functions: PathBuf,
+    baselines: PathBuf,
     bar: ProgressBar,
     results: Results,
 }
 
 impl Bench {
-    pub(crate) fn new(scale: Scale, functions: PathBuf) -> Self {
+    pub(crate) fn new(scale: Scale, functions: PathBuf, baselines: PathBuf) -> Self {
         // Draws on a terminal, and nothing elsewhere.
         let bar = ProgressBar::new(0);
         if let Ok(style) =
@@ -87,6 +88,7 @@ impl Bench {
         let mut bench = Self {
             scale,
             functions,
+            baselines,
             bar,
             results: Results::new(Machine::this(), scale),
         };
@@ -102,9 +104,22 @@ impl Bench {
         self.scale
     }
 
+    pub(crate) fn is_full(&self) -> bool {
+        self.scale == Scale::Full
+    }
+
+    pub(crate) fn is_smoke(&self) -> bool {
+        self.scale == Scale::Smoke
+    }
+
     /// The file of an example function.
     pub(crate) fn function(&self, name: &str) -> PathBuf {
         self.functions.join(Path::new(name).with_extension("wasm"))
+    }
+
+    /// The file of a program that functions are compared with.
+    pub(crate) fn baseline(&self, name: &str) -> PathBuf {
+        self.baselines.join(Path::new(name).with_extension("wasm"))
     }
 
     /// The length that stands for `bytes` at this scale.

@@ -99,6 +99,14 @@ impl Consumer {
     /// # Errors
     /// If it fails.
     pub(crate) fn consume(&mut self, payload: Region, base: u64) -> Result<bool> {
+        Ok(self.sum(payload)? == sequence::expected(payload.len(), base))
+    }
+
+    /// Lets the function read a payload that has arrived; its sum.
+    ///
+    /// # Errors
+    /// If it fails.
+    pub(crate) fn sum(&mut self, payload: Region) -> Result<u64> {
         let reply = self.function.handle(payload, &mut NoOutbox, soon())?;
         let Reply::Region(reply) = reply else {
             anyhow::bail!("consume did not reply");
@@ -107,7 +115,7 @@ impl Consumer {
         ensure!(reply.len() == sum.len() as u64, "consume replied {reply}");
         reply.span(self.function.memory())?.copy_to_slice(&mut sum);
         self.function.free(reply).context("giving the reply back")?;
-        Ok(u64::from_le_bytes(sum) == sequence::expected(payload.len(), base))
+        Ok(u64::from_le_bytes(sum))
     }
 }
 

@@ -9,9 +9,10 @@
 //! | [`functions`] | the two functions of a workflow figure, on WasmEdge |
 //! | [`peer`] | this program once more, as the other process of an experiment |
 //! | [`results`] | rows and ratios, as JSON and as tables |
-//! | [`mem`], [`uds`], [`net`] | the experiments |
+//! | [`mem`], [`uds`], [`net`], [`eval`] | the experiments |
 
 mod bench;
+mod eval;
 mod functions;
 mod measure;
 mod mem;
@@ -32,6 +33,12 @@ use std::process::ExitCode;
 const FUNCTIONS: &str = concat!(
     env!("CARGO_MANIFEST_DIR"),
     "/../../roadrunner-wasmedge/functions/target/wasm32-wasip1/release"
+);
+
+/// Where the programs are that functions are compared with.
+const BASELINES: &str = concat!(
+    env!("CARGO_MANIFEST_DIR"),
+    "/baselines/target/wasm32-wasip1/release"
 );
 
 #[derive(Parser)]
@@ -56,6 +63,9 @@ struct Arguments {
     /// Where the functions produce.wasm and consume.wasm are
     #[arg(long, value_name = "DIR", default_value = FUNCTIONS)]
     functions: PathBuf,
+    /// Where http.wasm is
+    #[arg(long, value_name = "DIR", default_value = BASELINES)]
+    baselines: PathBuf,
     #[command(subcommand)]
     inner: Option<Inner>,
 }
@@ -76,12 +86,16 @@ enum Part {
     Uds,
     /// Over TCP
     Net,
+    /// The published experiments, and what a user would pick instead
+    Eval,
 }
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let done = match &arguments.inner {
-        Some(Inner::Peer { name }) => peer::run(name, &[mem::PEERS, uds::PEERS, net::PEERS]),
+        Some(Inner::Peer { name }) => {
+            peer::run(name, &[mem::PEERS, uds::PEERS, net::PEERS, eval::PEERS])
+        }
         None => run(&arguments),
     };
     match done {
@@ -99,7 +113,11 @@ fn run(arguments: &Arguments) -> Result<()> {
         Arguments { quick: true, .. } => Scale::Quick,
         _ => Scale::Full,
     };
-    let mut bench = Bench::new(scale, arguments.functions.clone());
+    let mut bench = Bench::new(
+        scale,
+        arguments.functions.clone(),
+        arguments.baselines.clone(),
+    );
     for part in Part::value_variants() {
         if !arguments.only.is_empty() && !arguments.only.contains(part) {
             continue;
@@ -108,6 +126,7 @@ fn run(arguments: &Arguments) -> Result<()> {
             Part::Mem => mem::run(&mut bench)?,
             Part::Uds => uds::run(&mut bench)?,
             Part::Net => net::run(&mut bench)?,
+            Part::Eval => eval::run(&mut bench)?,
         }
     }
     let results = bench.finish();

@@ -5,11 +5,11 @@
 //! small, a batch of them; its time is divided by their number, and percentiles are those of rounds.
 
 use crate::bench::{Experiment, Scale};
-use crate::results::Row;
+use crate::results::{Phase, Row};
 use crate::usage::{self, Cpu};
 use anyhow::{bail, ensure, Context, Result};
 use roadrunner_core::{Method, Receipt};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 /// How long the work that a round left behind, such as scrubbing pages, is waited for.
@@ -74,6 +74,7 @@ pub(crate) struct Watch {
     methods: BTreeSet<String>,
     /// What the time is divided by, if not by what was delivered.
     payloads: Option<u64>,
+    phases: Vec<(&'static str, Duration)>,
 }
 
 impl Watch {
@@ -88,6 +89,11 @@ impl Watch {
     /// The same, measured by somebody else: another thread or process.
     pub(crate) fn add_time(&mut self, time: Duration) {
         self.time += time;
+    }
+
+    /// A part of what is timed, of which its own percentiles are told.
+    pub(crate) fn phase(&mut self, name: &'static str, time: Duration) {
+        self.phases.push((name, time));
     }
 
     /// What goes with it but is not what the experiment is about: neither its time nor its processor time counts. Only
@@ -189,7 +195,7 @@ impl Receipts {
 }
 
 /// The rows of an experiment, by candidate.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Measured(Vec<Row>);
 
 impl Measured {
@@ -229,6 +235,7 @@ struct Runner<'a> {
     run: Run<'a>,
     peak: u64,
     times: Vec<f64>,
+    phases: BTreeMap<&'static str, Vec<f64>>,
     cpu: Cpu,
     payloads: u64,
     delivered: u64,
@@ -327,6 +334,7 @@ impl<'a> Runner<'a> {
             run,
             peak,
             times: Vec::new(),
+            phases: BTreeMap::new(),
             cpu: Cpu::default(),
             payloads: 0,
             delivered: 0,
@@ -337,6 +345,7 @@ impl<'a> Runner<'a> {
 
     fn forget(&mut self) {
         self.times.clear();
+        self.phases.clear();
         self.cpu = Cpu::default();
         (self.payloads, self.delivered, self.verified) = (0, 0, 0);
         self.methods.clear();
@@ -356,9 +365,12 @@ impl<'a> Runner<'a> {
             );
         }
         let payloads = watch.payloads.unwrap_or(watch.delivered);
-        self.times
-            .push(watch.time.as_secs_f64() * 1e9 / payloads as f64);
         self.payloads += payloads;
+        let per_payload = |time: Duration| time.as_secs_f64() * 1e9 / payloads as f64;
+        self.times.push(per_payload(watch.time));
+        for (name, time) in watch.phases {
+            self.phases.entry(name).or_default().push(per_payload(time));
+        }
         self.delivered += watch.delivered;
         self.verified += watch.verified;
         self.methods.extend(watch.methods);
@@ -367,6 +379,18 @@ impl<'a> Runner<'a> {
 
     fn row(mut self, experiment: Experiment) -> Row {
         self.times.sort_unstable_by(f64::total_cmp);
+        let phases = self.phases.iter_mut().map(|(name, times)| {
+            times.sort_unstable_by(f64::total_cmp);
+            let [p50_ns, p95_ns, p99_ns] =
+                [50.0, 95.0, 99.0].map(|percent| percentile(times, percent).round());
+            let phase = Phase {
+                p50_ns,
+                p95_ns,
+                p99_ns,
+            };
+            ((*name).to_owned(), phase)
+        });
+        let phases = phases.collect();
         let tenths = |nanoseconds: f64| (nanoseconds * 10.0).round() / 10.0;
         let percentile = |percent| tenths(percentile(&self.times, percent));
         let per_payload = |time: Duration| tenths(time.as_secs_f64() * 1e9 / self.payloads as f64);
@@ -381,6 +405,7 @@ impl<'a> Runner<'a> {
             p50_ns: percentile(50.0),
             p95_ns: percentile(95.0),
             p99_ns: percentile(99.0),
+            phases,
             spread_ns: tenths(spread(&self.times)),
             rounds: self.times.len() as u64,
             payloads: self.payloads,

@@ -32,6 +32,14 @@ impl Control {
         }
     }
 
+    /// What is written here reaches the other end as if it were said.
+    ///
+    /// # Errors
+    /// Without a descriptor for it.
+    pub(crate) fn voice(&self) -> Result<UnixStream> {
+        Ok(self.stream.get_ref().try_clone()?)
+    }
+
     /// # Errors
     /// If the other end is gone.
     pub(crate) fn say(&mut self, message: &impl Serialize) -> Result<()> {

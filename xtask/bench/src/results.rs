@@ -5,6 +5,7 @@ use anyhow::{Context, Result};
 use comfy_table::presets::ASCII_MARKDOWN;
 use comfy_table::{CellAlignment, Table};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -46,6 +47,9 @@ pub(crate) struct Row {
     pub(crate) p50_ns: f64,
     pub(crate) p95_ns: f64,
     pub(crate) p99_ns: f64,
+    /// Parts of a round, where it was taken apart.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) phases: BTreeMap<String, Phase>,
     /// The median distance of a round from the median one.
     pub(crate) spread_ns: f64,
     pub(crate) rounds: u64,
@@ -61,6 +65,14 @@ pub(crate) struct Row {
     /// The most memory that the processes had resident while this candidate ran alone, shared pages counted for each
     /// mapping.
     pub(crate) peak_rss_bytes: u64,
+}
+
+/// What one part of a round took.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Phase {
+    pub(crate) p50_ns: f64,
+    pub(crate) p95_ns: f64,
+    pub(crate) p99_ns: f64,
 }
 
 /// Which way is good.

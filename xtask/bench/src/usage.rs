@@ -94,6 +94,79 @@ pub(crate) fn footprint() -> Result<u64> {
     Ok(kilobytes("/proc/self/smaps_rollup", "Pss:")? + kilobytes("/proc/self/status", "VmPTE:")?)
 }
 
+/// Other processes whose rounds are measured from outside.
+#[derive(Debug)]
+pub(crate) struct Watched {
+    processes: Vec<u32>,
+    before: Cpu,
+}
+
+impl Watched {
+    pub(crate) fn new(processes: impl IntoIterator<Item = u32>) -> Self {
+        Self {
+            processes: processes.into_iter().collect(),
+            before: Cpu::default(),
+        }
+    }
+
+    /// A round begins. Where their peaks cannot be reset they are those of the whole run.
+    ///
+    /// # Errors
+    /// If one of them is gone.
+    pub(crate) fn begin(&mut self) -> Result<()> {
+        for id in &self.processes {
+            let _ = fs::write(format!("/proc/{id}/clear_refs"), "5");
+        }
+        self.before = self.cpu()?;
+        Ok(())
+    }
+
+    /// A round has ended: tells the watch what they took.
+    ///
+    /// # Errors
+    /// If one of them is gone.
+    pub(crate) fn end(&mut self, watch: &mut crate::measure::Watch) -> Result<()> {
+        watch.add_cpu(self.cpu()? - self.before);
+        for id in &self.processes {
+            watch.add_peak(kilobytes(&format!("/proc/{id}/status"), "VmHWM:")?);
+        }
+        Ok(())
+    }
+
+    /// In ticks of the clock (proc_pid_stat(5), `utime`, `stime`), which even out over many rounds.
+    fn cpu(&self) -> Result<Cpu> {
+        let tick = Duration::from_nanos(1_000_000_000 / ticks_a_second());
+        let mut all = Cpu::default();
+        for id in &self.processes {
+            let file = format!("/proc/{id}/stat");
+            let text = fs::read_to_string(&file).with_context(|| format!("reading {file}"))?;
+            // The name, in parentheses, may hold anything.
+            let rest = text.rsplit_once(')').map_or("", |(_, rest)| rest);
+            let field = |number: usize| {
+                let word = rest.split_ascii_whitespace().nth(number - 3);
+                word.and_then(|word| word.parse::<u32>().ok())
+                    .with_context(|| format!("no field {number} in {file}"))
+            };
+            all += Cpu {
+                user: tick * field(14)?,
+                sys: tick * field(15)?,
+            };
+        }
+        Ok(all)
+    }
+}
+
+fn ticks_a_second() -> u64 {
+    let ticks = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK);
+    // What it is on every Linux that anybody runs.
+    ticks
+        .ok()
+        .flatten()
+        .and_then(|ticks| u64::try_from(ticks).ok())
+        .filter(|ticks| *ticks > 0)
+        .unwrap_or(100)
+}
+
 fn kilobytes(file: &str, field: &str) -> Result<u64> {
     let text = fs::read_to_string(file).with_context(|| format!("reading {file}"))?;
     find(&text, field).with_context(|| format!("no {field} in {file}"))
@@ -117,6 +190,16 @@ mod tests {
         assert_eq!(find(text, "VmPTE:"), None);
         assert!(peak_rss().expect("/proc is mounted") > 1 << 20);
         assert!(footprint().expect("/proc is mounted") > 100 << 10);
+    }
+
+    #[test]
+    fn another_process_is_measured_from_outside() {
+        let mut watched = Watched::new([std::process::id()]);
+        watched.begin().expect("it is there");
+        let mut watch = crate::measure::Watch::default();
+        watched.end(&mut watch).expect("it is there");
+        let mut nobody = Watched::new([u32::MAX]);
+        assert!(nobody.begin().is_err());
     }
 
     #[test]

@@ -117,3 +117,26 @@ fn mem() {
     assert_eq!(method("mem.wasm.transfer", "slot"), "slot");
     assert_eq!(method("mem.fanout", "slot"), "slot");
 }
+
+#[test]
+fn eval() {
+    let Some(results) = results("eval") else {
+        return;
+    };
+    check(
+        &results,
+        &[
+            "eval.user_over_http_json.100MB",
+            "eval.kernel_over_http_json.100MB",
+            "eval.network_over_http_json.100MB",
+            "eval.serialization_share",
+            "eval.user_over_prototype.100MB",
+            "eval.kernel_over_prototype.100MB",
+            "eval.network_over_prototype.100MB",
+            "eval.rss_over_payload.user.500MB",
+            "eval.rss_over_payload.kernel.500MB",
+            "eval.rss_over_payload.network.500MB",
+            "eval.user_over_native.100MB",
+        ],
+    );
+}

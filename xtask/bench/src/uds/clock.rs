@@ -5,12 +5,12 @@ use nix::time::{clock_gettime, ClockId};
 use std::time::Duration;
 
 /// Since the machine started, the same for all processes (clock_gettime(2), `CLOCK_MONOTONIC`).
-pub(super) fn now() -> Duration {
+pub(crate) fn now() -> Duration {
     read(ClockId::CLOCK_MONOTONIC)
 }
 
 /// What this process has spent on processors.
-pub(super) fn spent() -> Duration {
+pub(crate) fn spent() -> Duration {
     read(ClockId::CLOCK_PROCESS_CPUTIME_ID)
 }
 

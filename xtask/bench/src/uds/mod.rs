@@ -4,7 +4,7 @@
 //! `roadrunner-uds`, and what one would use instead. Each runs in two processes of its own, which this one tells when to
 //! do a round.
 
-mod clock;
+pub(crate) mod clock;
 mod pairs;
 mod part;
 mod rounds;
