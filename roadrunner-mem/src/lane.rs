@@ -1,7 +1,7 @@
 //! One direction of a link: a bounded queue between two threads.
 
 use crate::doorbell::{locked, Doorbell};
-use crate::pages::{Staged, Used};
+use crate::pages::Staged;
 use crate::policy::Policy;
 use crate::slots::SharedPayload;
 use crate::sys::{Ending, Offer};
@@ -47,9 +47,6 @@ pub(crate) struct Lane {
     changed: Condvar,
 }
 
-/// Bytes that are cleared in one go while the lane is locked: some 20 microseconds.
-const TIDY: usize = 256 << 10;
-
 #[derive(Debug, Default)]
 struct State {
     queue: VecDeque<Message>,
@@ -58,17 +55,11 @@ struct State {
     sender_gone: bool,
     receiver_gone: bool,
     bell: Option<Doorbell>,
-    pool: Vec<Used>,
 }
 
 impl State {
     fn is_ready(&self) -> bool {
         !self.queue.is_empty() || self.closed || self.sender_gone
-    }
-
-    /// Does a little of what a later sender would have to wait for; false if there is nothing to do.
-    fn tidy(&mut self, policy: &Policy) -> bool {
-        !policy.trusted && self.pool.iter_mut().rev().any(|used| used.clear_some(TIDY))
     }
 }
 
@@ -107,13 +98,7 @@ impl Lane {
     }
 
     /// Waits for the next message. An offer stays in the queue until it has ended, everything else is taken out.
-    ///
-    /// Whoever waits clears used pages meanwhile.
-    pub(crate) fn next(
-        &self,
-        policy: &Policy,
-        deadline: Deadline,
-    ) -> Result<Message, TransferError> {
+    pub(crate) fn next(&self, deadline: Deadline) -> Result<Message, TransferError> {
         let mut state = locked(&self.state);
         loop {
             match state.queue.front() {
@@ -128,11 +113,6 @@ impl Lane {
                 None if state.closed => return Err(TransferError::Closed),
                 None if state.sender_gone => return Err(TransferError::PeerClosed),
                 None => {}
-            }
-            if !deadline.has_passed() && state.tidy(policy) {
-                drop(state);
-                state = locked(&self.state);
-                continue;
             }
             state = self.wait(state, deadline)?;
         }
@@ -152,30 +132,6 @@ impl Lane {
         self.changed.notify_all();
     }
 
-    /// Pages for a payload that takes `room` bytes of them, if there are some left of an earlier one.
-    pub(crate) fn used_pages(&self, room: u64) -> Option<Used> {
-        let pool = &mut locked(&self.state).pool;
-        let fitting = pool.iter().enumerate().filter(|(_, used)| used.fits(room));
-        let (at, _) = fitting.min_by_key(|(_, used)| used.len())?;
-        Some(pool.remove(at))
-    }
-
-    /// Keeps pages for the next payload, the oldest ones making room.
-    pub(crate) fn keep(&self, used: Used, policy: &Policy) {
-        let mut dropped = Vec::new();
-        let mut state = locked(&self.state);
-        if used.len() <= policy.pool {
-            state.pool.push(used);
-        }
-        while state.pool.len() > policy.messages
-            || state.pool.iter().map(Used::len).sum::<u64>() > policy.pool
-        {
-            dropped.push(state.pool.remove(0));
-        }
-        // Unmapping takes time that the other end need not wait for.
-        drop(state);
-    }
-
     pub(crate) fn close(&self) {
         let mut state = locked(&self.state);
         state.closed = true;
@@ -192,7 +148,6 @@ impl Lane {
         let mut state = locked(&self.state);
         state.receiver_gone = true;
         let queue = std::mem::take(&mut state.queue);
-        state.pool.clear();
         self.tell(state);
         for message in queue {
             if let Message::Offer(offer) = message {
@@ -228,32 +183,5 @@ impl Lane {
             .wait_timeout(state, left)
             .unwrap_or_else(PoisonError::into_inner)
             .0)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::PageBuffer;
-
-    #[test]
-    fn used_pages_are_kept_up_to_a_limit() {
-        const LEN: u64 = 1 << 20;
-        let lane = Lane::default();
-        let mut policy = Policy::default();
-        let keep = |len: u64, policy: &Policy| {
-            let buffer = PageBuffer::new(len as usize).expect("memory");
-            lane.keep(Used::new(buffer), policy);
-            locked(&lane.state).pool.len()
-        };
-        policy.pool = 3 * LEN;
-        let kept: Vec<usize> = (0..5).map(|_| keep(LEN, &policy)).collect();
-        assert_eq!(kept, [1, 2, 3, 3, 3]);
-        assert_eq!(keep(4 * LEN, &policy), 3, "more than the limit by itself");
-        policy.messages = 2;
-        assert_eq!(keep(LEN, &policy), 2, "no more than can be in flight");
-        assert!(lane.used_pages(3 * LEN).is_none(), "too short");
-        assert!(lane.used_pages(LEN / 2 - 1).is_none(), "too long");
-        assert_eq!(lane.used_pages(LEN).map(|used| used.len()), Some(LEN));
     }
 }

@@ -145,9 +145,10 @@ impl Link {
         }
         let whole_pages = exchangeable(payload.memory(), region)?;
         if payload.is_given() && self.policy.exchanges(whole_pages) && budget::allows() {
-            let used = self.outgoing.used_pages(whole_pages as u64);
             // Without memory for pages there is still the way that needs none.
-            if let Ok(staged) = Staged::take(payload.memory(), region, used, self.policy.trusted) {
+            if let Ok(staged) =
+                Staged::take(payload.memory(), region, &self.policy.pool, self.trust)
+            {
                 let receipt = Receipt::new(len, staged.method(), staged.copies());
                 self.outgoing.push(Message::Staged(staged))?;
                 return Ok(receipt);
@@ -191,7 +192,7 @@ impl Link {
         deadline: Deadline,
     ) -> Result<Delivery, TransferError> {
         loop {
-            let message = self.incoming.next(&self.policy, deadline)?;
+            let message = self.incoming.next(deadline)?;
             let len = message.len();
             let message = match message {
                 Message::Shared(payload) => {
@@ -225,7 +226,7 @@ impl Link {
                 }
                 Message::Staged(staged) => {
                     let (method, copies, used) = staged.put(sink, region)?;
-                    self.incoming.keep(used, &self.policy);
+                    self.policy.pool.put(used, self.trust);
                     Ok(Some(Receipt::new(len, method, copies)))
                 }
                 Message::Shared(_) => unreachable!("returned above"),

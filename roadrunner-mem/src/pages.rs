@@ -1,5 +1,8 @@
 //! A payload between its two ends: the pages that it came in.
 
+use crate::policy::Policy;
+use crate::pool::PagePool;
+use crate::slots::Trust;
 use crate::sys::{clear, swap_bytes, Exchanged, Movable, PageBuffer, Pages};
 use roadrunner_core::{LinearMemory, Method, Region, Sink, Span, TransferError};
 use std::io;
@@ -38,17 +41,20 @@ pub fn exchange(
 }
 
 /// Moves a given payload from its memory to another at once, whole pages by exchange where that can be. What comes back
-/// for them is cleared before, unless `trusted`.
+/// for them are clean pages of the pool, or else those of the target, cleared before; uncleared if the policy trusts.
 pub(crate) fn hand_over(
     source: &mut dyn LinearMemory,
     from: Region,
     target: &mut dyn LinearMemory,
     to: Region,
-    trusted: bool,
+    policy: &Policy,
 ) -> Result<Exchanged, TransferError> {
     if let (Some(source), Some(target)) = (Movable::of(source, from)?, Movable::of(target, to)?) {
         if source.is_like(&target) {
-            if !trusted {
+            if !policy.trusted {
+                if let Some(exchanged) = relay(&source, &target, &policy.pool) {
+                    return Ok(exchanged);
+                }
                 clear(target.span());
             }
             return Ok(source.move_to(target));
@@ -56,6 +62,29 @@ pub(crate) fn hand_over(
     }
     to.span(target)?.copy_from(from.span(source)?);
     Ok(Exchanged::Copied)
+}
+
+/// Moves a payload whose place clean pages of the pool take; `None` if it has none, or the kernel refuses, and nothing
+/// has happened then.
+fn relay(source: &Movable<'_>, target: &Movable<'_>, pool: &PagePool) -> Option<Exchanged> {
+    let ((head, pages, tail), (their_head, theirs, their_tail)) = (source.parts(), target.parts());
+    let span = pages.span();
+    let Some(clean) = pool.take(span.len(), span.as_ptr() as usize, None) else {
+        pool.foresee(span.len());
+        return None;
+    };
+    match pages.relay(&theirs, clean) {
+        Ok(old) => {
+            pool.put(old, None);
+            their_head.copy_from(head);
+            their_tail.copy_from(tail);
+            Some(Exchanged::Pages)
+        }
+        Err(clean) => {
+            pool.put_clean(clean);
+            None
+        }
+    }
 }
 
 /// A payload that has left its memory and reached no other yet: less than a page, whole pages, less than a page.
@@ -68,24 +97,21 @@ pub(crate) struct Staged {
 }
 
 impl Staged {
-    /// Takes a payload out of its memory, which gets cleared pages for it; if `trusted`, pages that hold whatever `used`
-    /// held. There have to be whole pages that may change hands.
+    /// Takes a payload out of its memory, which gets clean pages of the pool for it, or else new ones; on a trusted link
+    /// pages that hold whatever its other end had. There have to be whole pages that may change hands.
     pub(crate) fn take(
         memory: &mut dyn LinearMemory,
         region: Region,
-        used: Option<Used>,
-        trusted: bool,
+        pool: &PagePool,
+        trust: Option<Trust>,
     ) -> Result<Self, TransferError> {
-        let parts = Movable::of(memory, region)?.map(Movable::parts);
+        let parts = Movable::of(memory, region)?.map(|bytes| bytes.parts());
         let Some((head, pages, tail)) = parts.filter(|(_, pages, _)| !pages.span().is_empty())
         else {
             return Err(no_pages(io::ErrorKind::Unsupported.into()));
         };
-        let room = pages.span().len();
-        let ready = used
-            .filter(|used| used.fits(room as u64))
-            .map(|used| used.ready(room, trusted));
-        let taken = match ready {
+        let (room, address) = (pages.span().len(), pages.span().as_ptr() as usize);
+        let taken = match pool.take(room, address, trust) {
             Some(ready) => pages.replace(ready).map(|(taken, _)| taken),
             None => match pages.take() {
                 Some(taken) => Ok(taken),
@@ -128,7 +154,7 @@ impl Staged {
         mut self,
         sink: &mut dyn Sink,
         to: Region,
-    ) -> Result<(Method, u8, Used), TransferError> {
+    ) -> Result<(Method, u8, PageBuffer), TransferError> {
         let before = self.copies();
         let memory = sink.memory();
         let (their_head, rest) = to.span(memory)?.split_at(self.head.len());
@@ -136,7 +162,9 @@ impl Staged {
         their_head.copy_from_slice(&self.head);
         their_tail.copy_from_slice(&self.tail);
         let alike = |(head, _, _): &(Span<'_>, _, _)| head.len() == self.head.len();
-        let movable = Movable::of(memory, to)?.map(Movable::parts).filter(alike);
+        let movable = Movable::of(memory, to)?
+            .map(|bytes| bytes.parts())
+            .filter(alike);
         let (moved, used) = match movable {
             Some((_, pages, _)) => match pages.replace(self.pages) {
                 Ok((old, moved)) => (moved, old),
@@ -150,7 +178,7 @@ impl Staged {
             }
         };
         let copies = before + u8::from(moved == Exchanged::Copied);
-        Ok((method_of(copies), copies, Used::new(used)))
+        Ok((method_of(copies), copies, used))
     }
 }
 
@@ -175,50 +203,10 @@ fn no_pages(source: io::Error) -> TransferError {
     }
 }
 
-/// Pages that held somebody's bytes.
-#[derive(Debug)]
-pub(crate) struct Used {
-    buffer: PageBuffer,
-    /// How many bytes from the start on hold nothing any more.
-    cleared: usize,
-}
-
-impl Used {
-    pub(crate) fn new(buffer: PageBuffer) -> Self {
-        Self { buffer, cleared: 0 }
-    }
-
-    pub(crate) fn len(&self) -> u64 {
-        self.buffer.len() as u64
-    }
-
-    /// Whether `room` bytes of pages can be made of these, wasting no more than is used.
-    pub(crate) fn fits(&self, room: u64) -> bool {
-        (room..=room.saturating_mul(2)).contains(&self.len())
-    }
-
-    /// Clears `count` bytes more, if there are so many; false if there is nothing left to clear.
-    pub(crate) fn clear_some(&mut self, count: usize) -> bool {
-        let (_, rest) = self.buffer.span().split_at(self.cleared);
-        let (next, _) = rest.split_at(count);
-        self.cleared += next.len();
-        clear(next);
-        !next.is_empty()
-    }
-
-    /// The first `len` bytes.
-    fn ready(mut self, len: usize, trusted: bool) -> PageBuffer {
-        self.buffer.truncate(len);
-        if !trusted {
-            self.clear_some(usize::MAX);
-        }
-        self.buffer
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pool::PoolOptions;
     use crate::sys::{faults, PAGE};
     use nix::errno::Errno;
     use proptest::prelude::*;
@@ -248,11 +236,30 @@ mod tests {
         near_pages(ROOM).prop_flat_map(move |start| (Just(start), near_pages(ROOM - start)))
     }
 
+    /// A pool that does nothing by itself, with pages that held something.
+    fn pool_with(lens: &[usize]) -> PagePool {
+        let pool = PagePool::new(PoolOptions {
+            background: false,
+            ..PoolOptions::default()
+        });
+        for len in lens {
+            let mut buffer = PageBuffer::new(*len).expect("memory");
+            buffer.span().copy_from_slice(&vec![0x77; *len]);
+            pool.put(buffer, None);
+        }
+        pool
+    }
+
+    fn is_zero(bytes: &[u8]) -> bool {
+        bytes.iter().all(|byte| *byte == 0)
+    }
+
     /// Moves `len` bytes from `start` in one memory to `to` in another, and compares every byte of both.
     fn check(
         start: usize,
         len: usize,
         to: usize,
+        pool: &PagePool,
         outcomes: &[Option<Errno>],
     ) -> Option<(Method, u8)> {
         let (mut source, mut target) = (filled(0x5a), filled(0xa5));
@@ -261,7 +268,7 @@ mod tests {
         let there = Region::new(to as u64, len as u64);
         faults::plan(outcomes);
         let whole_pages = (start + len) / PAGE > start.div_ceil(PAGE);
-        let staged = match Staged::take(&mut source, from, None, false) {
+        let staged = match Staged::take(&mut source, from, pool, None) {
             Ok(staged) if whole_pages => staged,
             Err(_) if !whole_pages => {
                 assert!(source.as_slice() == before, "nothing to take");
@@ -270,6 +277,9 @@ mod tests {
             other => panic!("{other:?} of {len} bytes from {start} on"),
         };
         let payload = &before[start..start + len];
+        let left = &source.as_slice()[start..start + len];
+        let right = |(now, before): (&u8, &u8)| *now == 0 || now == before;
+        assert!(left.iter().zip(payload).all(right), "what came back");
         // As soon as it has been taken the source may be overwritten.
         from.span(&mut source)
             .expect("inside")
@@ -292,12 +302,11 @@ mod tests {
             source.as_slice()[start + len..] == before[start + len..],
             "behind it"
         );
-        let all = used.len() as usize;
-        assert!(used
-            .ready(all, false)
-            .as_slice()
-            .iter()
-            .all(|byte| *byte == 0));
+        let all = used.len();
+        let pool = pool_with(&[]);
+        pool.put(used, None);
+        let cleared = pool.take(all, 0, None).expect("as many");
+        assert!(is_zero(cleared.as_slice()));
         Some((method, copies))
     }
 
@@ -319,8 +328,10 @@ mod tests {
             let to = (start + shift) % (ROOM - len + 1);
             let exchanged = start % PAGE == to % PAGE;
             let expected = if exchanged { (Method::Exchange, 0) } else { (Method::Copy, 1) };
-            if let Some(told) = check(start, len, to, &[]) {
-                prop_assert_eq!(told, expected);
+            for pool in [pool_with(&[]), pool_with(&[len.next_multiple_of(PAGE) + PAGE, ROOM])] {
+                if let Some(told) = check(start, len, to, &pool, &[]) {
+                    prop_assert_eq!(told, expected);
+                }
             }
         }
 
@@ -329,33 +340,83 @@ mod tests {
         #[test]
         fn a_refused_move_leaves_both_memories_whole(
             (start, len) in region(),
+            pooled: bool,
             outcomes in proptest::collection::vec(
                 proptest::option::of(prop_oneof![Just(Errno::ENOMEM), Just(Errno::EFAULT)]), 0..10)
         ) {
             let refused = outcomes.iter().flatten().next().is_some();
-            if let Some(told) = check(start, len, start, &outcomes) {
+            let pool = pool_with(if pooled { &[ROOM, ROOM / 2, ROOM / 4] } else { &[] });
+            if let Some(told) = check(start, len, start, &pool, &outcomes) {
                 prop_assert!(refused || told == (Method::Exchange, 0), "{:?}", told);
             }
         }
     }
 
-    /// From the nth move on the kernel refuses everything. The moves are: out of the source, out of the target, into the
-    /// target.
+    /// From the nth move on the kernel refuses everything. The moves are: out of the source, with a pool into the source,
+    /// out of the target, into the target.
     #[test]
     fn refusals_are_told() {
-        for (allowed, told) in [
-            (0, (Method::Copy, 2)),
-            (1, (Method::Copy, 1)),
-            (2, (Method::Copy, 1)),
-            (3, (Method::Exchange, 0)),
+        let (copied, once) = ((Method::Copy, 2), (Method::Copy, 1));
+        let exchanged = (Method::Exchange, 0);
+        let pages = 3 * PAGE;
+        for (lens, tolds) in [
+            (&[][..], &[copied, once, once, exchanged][..]),
+            (&[pages][..], &[copied, once, once, once, exchanged][..]),
         ] {
-            let mut outcomes = vec![None; allowed];
-            outcomes.extend([Some(Errno::ENOMEM); 20]);
-            assert_eq!(
-                check(PAGE, 3 * PAGE, PAGE, &outcomes),
-                Some(told),
-                "{allowed} moves"
-            );
+            for (allowed, told) in tolds.iter().enumerate() {
+                let mut outcomes = vec![None; allowed];
+                outcomes.extend([Some(Errno::ENOMEM); 20]);
+                assert_eq!(
+                    check(PAGE, pages, PAGE, &pool_with(lens), &outcomes),
+                    Some(*told),
+                    "{allowed} moves, pool of {lens:?}"
+                );
+            }
+        }
+    }
+
+    /// The moves of a transfer in one thread with a pool are: out of the target, from memory to memory, into the source. What
+    /// the kernel refuses is then done without the pool, and if it refuses that as well by a copy.
+    #[test]
+    fn a_transfer_whose_moves_are_refused_is_whole() {
+        const LEN: usize = 3 * PAGE;
+        let all = Region::new(PAGE as u64 - 9, LEN as u64 + 20);
+        let place = PAGE - 9..LEN + PAGE + 11;
+        for allowed in 0..=8 {
+            for lasting in [false, true] {
+                let policy = Policy {
+                    pool: pool_with(&[LEN]),
+                    ..Policy::default()
+                };
+                let (mut source, mut target) = (filled(0x5a), filled(0xa5));
+                let (ours, theirs) = (source.as_slice().to_vec(), target.as_slice().to_vec());
+                let mut outcomes = vec![None; allowed];
+                outcomes.extend(vec![Some(Errno::ENOMEM); if lasting { 20 } else { 1 }]);
+                faults::plan(&outcomes);
+                let how = hand_over(&mut source, all, &mut target, all, &policy);
+                faults::plan(&[]);
+                let how = how.expect("inside");
+                let (now, there) = (source.as_slice(), target.as_slice());
+                assert!(there[place.clone()] == ours[place.clone()], "the payload");
+                assert!(there[..place.start] == theirs[..place.start]);
+                assert!(there[place.end..] == theirs[place.end..]);
+                assert!(now[..place.start] == ours[..place.start]);
+                assert!(now[place.end..] == ours[place.end..]);
+                let back = &now[PAGE..PAGE + LEN];
+                match how {
+                    Exchanged::Pages => assert!(is_zero(back), "after {allowed} moves"),
+                    // Copied, or put back by hand: the payload, or nothing.
+                    Exchanged::Copied => assert!(back == &ours[PAGE..PAGE + LEN] || is_zero(back)),
+                }
+                if lasting && allowed < 2 {
+                    assert_eq!(how, Exchanged::Copied, "{allowed} moves");
+                }
+                if allowed >= 2 || !lasting {
+                    assert_eq!(how, Exchanged::Pages, "{allowed} moves");
+                }
+                let report = policy.pool.report();
+                assert_eq!(report.bytes(), LEN as u64, "nothing is lost: {report}");
+            }
         }
     }
 
@@ -370,10 +431,11 @@ mod tests {
         let (mut source, target) = (pages_with(1), pages_with(2));
         // Leaves the middle of the source a mapping of its own.
         let middle = Region::new(300 * PAGE as u64, 20 * PAGE as u64);
-        drop(Staged::take(&mut source, middle, None, false).expect("memory"));
+        let pool = pool_with(&[]);
+        drop(Staged::take(&mut source, middle, &pool, None).expect("memory"));
         source.span().copy_from_slice(&vec![9; LARGE]);
         let all = Region::new(0, LARGE as u64);
-        let staged = Staged::take(&mut source, all, None, false).expect("memory");
+        let staged = Staged::take(&mut source, all, &pool, None).expect("memory");
         assert_eq!(staged.method(), Method::Exchange);
         let mut sink = Fixed(target, all);
         let (method, copies, _) = staged.put(&mut sink, all).expect("inside");
@@ -456,14 +518,14 @@ mod tests {
         };
         let (mut source, target) = (filled(1), filled(2));
         let mut sink = Fixed(target, Region::new(0, 0));
-        let mut used = None;
+        let pool = pool_with(&[]);
         let mut after_one = 0;
         for round in 0..2_000_u64 {
             let region = Region::new(100, 5 * PAGE as u64);
-            let staged = Staged::take(&mut source, region, used.take(), false).expect("memory");
+            let staged = Staged::take(&mut source, region, &pool, None).expect("memory");
             let (method, _, pages) = staged.put(&mut sink, region).expect("inside");
             assert_eq!(method, Method::Exchange);
-            used = Some(pages);
+            pool.put(pages, None);
             if round == 0 {
                 after_one = mappings();
             }

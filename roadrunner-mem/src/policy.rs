@@ -1,5 +1,6 @@
 //! When to do what, and how much may be in flight.
 
+use crate::pool::PagePool;
 use roadrunner_core::{Method, TransferError, DEFAULT_LIMIT};
 
 /// The thresholds and limits of a link. The defaults were measured on a 2-core x86-64 virtual machine with Linux 6.18.
@@ -19,8 +20,9 @@ pub struct Policy {
     pub bytes: u64,
     /// Bytes of the longest payload; a longer one is refused. 4 GiB - 1.
     pub limit: u64,
-    /// Bytes of used pages that a link keeps in one direction, for the next payloads that are exchanged. 256 MiB.
-    pub pool: u64,
+    /// Where pages come from that take the place of exchanged ones, and where those go whose place these take. Links and
+    /// transfers whose policies are clones of one share it. A pool of its own, empty.
+    pub pool: PagePool,
     /// Both ends belong to one owner: pages come back to the sender as they are, not cleared. Off.
     pub trusted: bool,
     /// Only this method: [`Method::Copy`] or [`Method::Exchange`]. An exchange that the memories do not allow is still a
@@ -36,7 +38,7 @@ impl Default for Policy {
             messages: 64,
             bytes: 256 << 20,
             limit: DEFAULT_LIMIT,
-            pool: 256 << 20,
+            pool: PagePool::default(),
             trusted: false,
             force: None,
         }

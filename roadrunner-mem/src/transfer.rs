@@ -9,8 +9,9 @@ use roadrunner_core::{Delivery, Method, Payload, Receipt, Region, Sink, Transfer
 /// Moves a payload into a region that it reserves in `sink`, at once and in this thread: by exchange of its pages if it
 /// is given and `policy` says so, else by one copy.
 ///
-/// What comes back to the sender of an exchanged payload is the receiver's region, cleared before unless the policy says
-/// [`trusted`](Policy::trusted).
+/// What comes back to the sender of an exchanged payload are clean pages of the policy's [pool](crate::PagePool), to which
+/// those of the receiver go; or the receiver's, cleared in this call, if the pool has none. If the policy says
+/// [`trusted`](Policy::trusted) it is the receiver's pages as they are.
 ///
 /// # Errors
 /// What the sink returned, [`OutOfBounds`](TransferError::OutOfBounds) or [`NoRoom`](TransferError::NoRoom) if the
@@ -29,12 +30,10 @@ pub fn transfer(
             payload.is_given() && policy.exchanges(exchangeable(payload.memory(), from)?);
         if exchange {
             let (source, target) = (payload.memory(), sink.memory());
-            return Ok(
-                match hand_over(source, from, target, region, policy.trusted)? {
-                    Exchanged::Pages => Receipt::new(len, Method::Exchange, 0),
-                    Exchanged::Copied => Receipt::new(len, Method::Copy, 1),
-                },
-            );
+            return Ok(match hand_over(source, from, target, region, policy)? {
+                Exchanged::Pages => Receipt::new(len, Method::Exchange, 0),
+                Exchanged::Copied => Receipt::new(len, Method::Copy, 1),
+            });
         }
         region.span(sink.memory())?.copy_from(payload.span()?);
         Ok(Receipt::new(len, Method::Copy, u8::from(len > 0)))

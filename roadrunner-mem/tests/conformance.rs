@@ -4,7 +4,7 @@ mod slot_link;
 
 use roadrunner_core::testing::{ByHand, Case, Expected, Fixture, InFlight, Missing, Stranger};
 use roadrunner_core::{conformance, LinearMemory, Method, DEFAULT_LIMIT};
-use roadrunner_mem::{link, Link, PageBuffer, Policy, PAGE_SIZE};
+use roadrunner_mem::{link, Link, PageBuffer, PagePool, Policy, PAGE_SIZE};
 use slot_link::{slot_link, By, SlotLink};
 use std::ops::RangeInclusive;
 
@@ -13,6 +13,7 @@ conformance!(inline_pages, Threads::pages(Method::Inline));
 conformance!(copy, Threads::opaque(Method::Copy));
 conformance!(copy_pages, Threads::pages(Method::Copy));
 conformance!(exchange, Threads::pages(Method::Exchange));
+conformance!(exchange_pool, Threads::pooled());
 conformance!(
     slot,
     BySlots {
@@ -40,22 +41,39 @@ struct Threads {
     method: Method,
     /// Whether the memories let their pages go.
     pages: bool,
+    /// One pool for all links.
+    pool: Option<PagePool>,
 }
 
 impl Threads {
     fn opaque(method: Method) -> Self {
-        let pages = false;
-        Self { method, pages }
+        Self {
+            method,
+            pages: false,
+            pool: None,
+        }
     }
 
     fn pages(method: Method) -> Self {
-        let pages = true;
-        Self { method, pages }
+        Self {
+            pages: true,
+            ..Self::opaque(method)
+        }
+    }
+
+    fn pooled() -> Self {
+        Self {
+            pool: Some(PagePool::default()),
+            ..Self::pages(Method::Exchange)
+        }
     }
 
     fn policy(&self) -> Policy {
         let mut policy = Policy::default();
         policy.bytes = 8 << 20;
+        if let Some(pool) = &self.pool {
+            policy.pool = pool.clone();
+        }
         policy
     }
 

@@ -5,8 +5,9 @@ mod slot_link;
 use roadrunner_core::testing::host_memory;
 use roadrunner_core::{LinearMemory, Method};
 use roadrunner_faults::{Call, Hop};
-use roadrunner_mem::{link, Link, PageBuffer, Policy};
+use roadrunner_mem::{link, Link, PageBuffer, PagePool, Policy};
 use slot_link::{slot_link, By, SlotLink};
+use std::sync::OnceLock;
 
 const PAGE: u64 = 4096;
 /// More than one page table covers.
@@ -33,6 +34,14 @@ fn exchanging() -> (Link, Link) {
 
 fn exchanging_trusted() -> (Link, Link) {
     link(policy(Some(Method::Exchange), true))
+}
+
+/// With pages that earlier links used.
+fn exchanging_pooled() -> (Link, Link) {
+    static POOL: OnceLock<PagePool> = OnceLock::new();
+    let mut policy = policy(Some(Method::Exchange), false);
+    policy.pool = POOL.get_or_init(PagePool::default).clone();
+    link(policy)
 }
 
 fn loaning() -> (SlotLink, SlotLink) {
@@ -111,6 +120,23 @@ fn every_call_fails_while_exchanging() {
         ..EXCHANGE
     }
     .sweep();
+}
+
+#[test]
+fn every_call_fails_while_exchanging_with_a_pool() {
+    const POOLED: Hop<'static, Link> = Hop {
+        name: "mem, exchange, pooled",
+        open: &exchanging_pooled,
+        ..EXCHANGE
+    };
+    POOLED.sweep();
+    let large = Hop {
+        name: "mem, exchange of 2 MiB, pooled",
+        len: LARGE,
+        ..POOLED
+    };
+    large.sweep();
+    large.at_random();
 }
 
 #[test]

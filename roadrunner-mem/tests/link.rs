@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use roadrunner_core::{
     Deadline, HostMemory, LinearMemory, Method, Payload, Region, Sink, Transfer, TransferError,
 };
-use roadrunner_mem::{link, transfer, Doorbell, Link, PageBuffer, Policy};
+use roadrunner_mem::{link, transfer, Doorbell, Link, PageBuffer, PagePool, Policy, PoolOptions};
 use std::collections::VecDeque;
 use std::thread;
 use std::time::Duration;
@@ -32,6 +32,14 @@ impl Sink for Pages {
         &mut self.0
     }
     fn release(&mut self, _region: Region) {}
+}
+
+/// A pool that clears pages when they are needed and not before.
+fn pool(bytes: u64) -> PagePool {
+    let mut options = PoolOptions::default();
+    options.bytes = bytes;
+    options.background = false;
+    PagePool::new(options)
 }
 
 fn pattern(len: usize, seed: usize) -> Vec<u8> {
@@ -155,6 +163,48 @@ fn the_sender_never_sees_what_the_receiver_had() {
         let delivery = there.recv(&mut sink, soon()).expect("sent");
         assert_eq!(delivery.receipt().copies(), 0);
         assert!(sink.0.as_slice() == pattern(2 * MIB, round));
+    }
+}
+
+/// One pool for links and transfers among three functions: nobody ever sees anything of another, whoever had the pages
+/// before, and there are no more of them than were in use at once.
+#[test]
+fn functions_that_share_a_pool_do_not_see_each_others_pages() {
+    const LEN: usize = 6 * MIB;
+    for background in [false, true] {
+        let mut options = PoolOptions::default();
+        options.background = background;
+        let mut policy = Policy::default();
+        policy.pool = PagePool::new(options);
+        let (mut to_second, mut from_first) = link(policy.clone());
+        let (mut to_third, mut from_second) = link(policy.clone());
+        let mut first = pages_with(&vec![1; LEN]);
+        let mut second = Pages(pages_with(&vec![2; LEN]), 0);
+        let mut third = Pages(pages_with(&vec![3; LEN]), 0);
+        let all = Region::new(0, LEN as u64);
+        for round in 0..8 {
+            let holds = |memory: &PageBuffer, value: u8| {
+                memory.as_slice().iter().all(|byte| *byte == value)
+            };
+            first.span().copy_from_slice(&vec![10 + round; LEN]);
+            let payload = Payload::given(&mut first, all).expect("inside");
+            let receipt = to_second.send(payload, soon()).expect("room");
+            assert_eq!(receipt.method(), Method::Exchange);
+            assert!(holds(&first, 0), "round {round}");
+            from_first.recv(&mut second, soon()).expect("sent");
+            assert!(holds(&second.0, 10 + round));
+            let payload = Payload::given(&mut second.0, all).expect("inside");
+            to_third.send(payload, soon()).expect("room");
+            assert!(holds(&second.0, 0), "round {round}");
+            from_second.recv(&mut third, soon()).expect("sent");
+            let payload = Payload::given(&mut third.0, all).expect("inside");
+            let delivery = transfer(payload, &mut Pages::new(LEN, 0), &policy).expect("room");
+            assert_eq!(delivery.receipt().method(), Method::Exchange);
+            assert!(holds(&third.0, 0), "round {round}");
+        }
+        let report = policy.pool.report();
+        assert!(report.hits + report.misses >= 24, "{report}");
+        assert!(report.bytes() <= 6 * LEN as u64, "{report}");
     }
 }
 
@@ -378,7 +428,7 @@ proptest! {
     ) {
         let mut policy = Policy::default();
         policy.messages = 3;
-        policy.pool = 2 << 20;
+        policy.pool = pool(2 << 20);
         let (mut here, mut there) = link(policy);
         let mut model = VecDeque::new();
         for (number, step) in steps.into_iter().enumerate() {
@@ -422,13 +472,18 @@ proptest! {
     fn a_transfer_moves_the_payload_and_nothing_else(
         start in near_an_edge(), to in near_an_edge(), alike: bool,
         len in prop_oneof![near_an_edge(), (1_usize << 20)..(3 << 20)],
-        given: bool, from_pages: bool, to_pages: bool, exchanged: bool, trusted: bool,
+        given: bool, from_pages: bool, to_pages: bool, exchanged: bool, trusted: bool, pooled: bool,
     ) {
         const ROOM: usize = 6 << 20;
         let to = if alike { start } else { to };
         let mut policy = Policy::default();
         policy.force = exchanged.then_some(Method::Exchange);
         policy.trusted = trusted;
+        policy.pool = pool(4 * ROOM as u64);
+        if pooled {
+            fill(&policy, ROOM);
+        }
+        let before = policy.pool.report().bytes();
         let ours = pattern(ROOM, 1);
         let theirs = vec![0x5e; ROOM];
         let zeros = vec![0; ROOM];
@@ -455,6 +510,24 @@ proptest! {
         } else {
             prop_assert!(now == ours, "nothing was taken");
         }
+        let after = policy.pool.report().bytes();
+        prop_assert!(after <= before && before - after < 6 << 20, "{} bytes, then {}", before, after);
+    }
+}
+
+/// Has buffers of several sizes go through the pool of a policy, which then has them.
+fn fill(policy: &Policy, room: usize) {
+    let mut policy = policy.clone();
+    policy.force = Some(Method::Exchange);
+    for len in [4096, 8192, MIB, 2 * MIB, 3 * MIB, room] {
+        let (mut here, mut there) = link(policy.clone());
+        let mut source = pages_with(&vec![0x77; len]);
+        let all = Region::new(0, len as u64);
+        let payload = Payload::given(&mut source, all).expect("inside");
+        here.send(payload, soon()).expect("room");
+        let mut sink = Pages::new(len, 0);
+        sink.0.span().copy_from_slice(&vec![0x77; len]);
+        there.recv(&mut sink, soon()).expect("sent");
     }
 }
 

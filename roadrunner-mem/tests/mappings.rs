@@ -30,24 +30,29 @@ fn their_number_is_bounded() {
     policy.force = Some(Method::Exchange);
     let memory = || PageBuffer::new((PAGES * page) as usize).expect("memory");
     let (mut source, mut sink) = (memory(), Fixed(memory(), 0));
+    let exchanging = policy.clone();
     let mut exchange = |from: u64, to: u64, count: u64| {
         sink.1 = to * page;
         let region = Region::new(from * page, count * page);
         let payload = Payload::given(&mut source, region).expect("inside");
-        let delivery = transfer(payload, &mut sink, &policy).expect("room");
+        let delivery = transfer(payload, &mut sink, &exchanging).expect("room");
         delivery.receipt().method()
     };
 
-    // The same regions again and again: always an exchange, and no mapping more than after the first.
+    // The same regions again and again: always an exchange, and no mapping more than after the first few, when the pool has
+    // what it needs.
     let before = mappings();
-    exchange(3, 700, 2);
+    for _ in 0..5 {
+        exchange(3, 700, 2);
+    }
     let first = mappings();
     for round in 0..20_000 {
         assert_eq!(exchange(3, 700, 2), Method::Exchange, "round {round}");
     }
     let same = mappings();
-    assert!(first <= before + 8, "{before}, then {first} after one");
-    assert!(same <= first + 8, "{first}, then {same} after 20,000");
+    assert!(first <= before + 12, "{before}, then {first} after five");
+    // The pool's thread has a few of its own.
+    assert!(same <= first + 16, "{first}, then {same} after 20,000");
 
     // Ever new regions, one mapping each on either side: exchanges stop half-way to the limit, and copies go on.
     let limit: usize = std::fs::read_to_string("/proc/sys/vm/max_map_count")
@@ -66,6 +71,7 @@ fn their_number_is_bounded() {
         "never stopped, with {after} mappings of {limit}"
     );
     drop((source, sink));
+    drop((policy, exchanging));
     let released = mappings();
     assert!(
         released <= before + 8,

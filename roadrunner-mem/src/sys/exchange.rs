@@ -6,6 +6,7 @@ use crate::{budget, maps};
 use nix::errno::Errno;
 use nix::libc;
 use roadrunner_core::{Backing, LinearMemory, Region, Span, TransferError};
+use std::cell::Cell;
 use std::io;
 use std::ops::Range;
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -37,7 +38,7 @@ impl<'m> Movable<'m> {
     }
 
     /// Less than a page, whole pages, less than a page.
-    pub(crate) fn parts(self) -> (Span<'m>, Pages<'m>, Span<'m>) {
+    pub(crate) fn parts(&self) -> (Span<'m>, Pages<'m>, Span<'m>) {
         let to_boundary = (PAGE - self.offset()) % PAGE;
         let (head, rest) = self.0.split_at(to_boundary);
         let (pages, tail) = rest.split_at(rest.len() - rest.len() % PAGE);
@@ -134,6 +135,36 @@ impl<'m> Pages<'m> {
             Some(pages) => Ok((pages, put_in(others, self.0))),
             None => Err(others),
         }
+    }
+}
+
+impl<'m> Pages<'m> {
+    /// Moves the pages to `target`, as many, and puts `others` in their place. Gives what the target held.
+    ///
+    /// # Errors
+    /// Gives `others` back if they are not as many, or the kernel does not move the pages as one; both sides hold what
+    /// they held then.
+    pub(crate) fn relay(
+        &self,
+        target: &Pages<'_>,
+        others: PageBuffer,
+    ) -> Result<PageBuffer, PageBuffer> {
+        let (ours, theirs) = (self.0, target.0);
+        let as_many = others.len == ours.len() && others.len == theirs.len();
+        if !as_many || !budget::allows() {
+            return Err(others);
+        }
+        let Ok(old) = take_out(theirs, theirs) else {
+            return Err(others);
+        };
+        if move_across(ours, theirs).is_err() {
+            map_again(theirs);
+            put_in(old, theirs);
+            return Err(others);
+        }
+        // Whether it is these pages or zeros of their own: the payload is gone from here.
+        put_in(others, ours);
+        Ok(old)
     }
 }
 
@@ -266,6 +297,11 @@ pub(super) fn take_out(pages: Span<'_>, like: Span<'_>) -> Result<PageBuffer, Er
     })
 }
 
+thread_local! {
+    /// Where this thread moved pages away from last, and how many bytes.
+    static VACATED: Cell<(usize, usize)> = const { Cell::new((0, 0)) };
+}
+
 /// Where there was room a moment ago, as far into a page table as `like` is: whole tables can move there. Null if no
 /// table is as small as that, or there is no room.
 fn free_place(len: usize, like: Span<'_>) -> *mut u8 {
@@ -273,6 +309,11 @@ fn free_place(len: usize, like: Span<'_>) -> *mut u8 {
     let Some(room) = len.checked_add(TABLE).filter(|_| len >= TABLE) else {
         return none;
     };
+    let (start, vacated) = VACATED.take();
+    if vacated >= len && start % TABLE == like.as_ptr() as usize % TABLE {
+        // Should somebody have mapped something there since, the kernel finds another place.
+        return none.wrapping_add(start);
+    }
     let Ok(place) = PageBuffer::map(room) else {
         return none;
     };
@@ -287,6 +328,7 @@ fn put_in(mut pages: PageBuffer, target: Span<'_>) -> Exchanged {
     match move_over(&pages, target) {
         Ok(()) => {
             // Nothing is mapped there any more, or somebody else's mapping already.
+            VACATED.set((pages.start.as_ptr() as usize, pages.len));
             std::mem::forget(pages);
             Exchanged::Pages
         }
@@ -296,6 +338,28 @@ fn put_in(mut pages: PageBuffer, target: Span<'_>) -> Exchanged {
             Exchanged::Copied
         }
     }
+}
+
+/// Moves pages from one memory to another, in the place of those that are there. Cleared ones stay. On an error the target
+/// may be unmapped, and nothing else has happened.
+fn move_across(pages: Span<'_>, target: Span<'_>) -> Result<(), Errno> {
+    #[cfg(test)]
+    faults::next()?;
+    // SAFETY: both are whole pages of a `Movable`, as many, and do not overlap; nobody needs what the target holds. With
+    // DONTUNMAP the source stays mapped, by cleared pages of the same kind.
+    let moved = unsafe {
+        libc::mremap(
+            pages.as_ptr().cast(),
+            pages.len(),
+            pages.len(),
+            libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED | libc::MREMAP_DONTUNMAP,
+            target.as_ptr(),
+        )
+    };
+    if moved == libc::MAP_FAILED {
+        return Err(Errno::last());
+    }
+    Ok(())
 }
 
 pub(super) fn move_over(pages: &PageBuffer, target: Span<'_>) -> Result<(), Errno> {

@@ -3,6 +3,7 @@
 mod exchange;
 mod offer;
 mod pipe;
+mod scrub;
 mod signal;
 #[cfg(test)]
 mod tests;
@@ -14,6 +15,7 @@ pub use exchange::Exchanged;
 pub(crate) use exchange::{swap_bytes, Movable, Pages};
 pub(crate) use offer::{Ending, Offer};
 pub(crate) use pipe::vmsplice;
+pub(crate) use scrub::{clear, clear_past_caches, lower_priority, touch};
 pub(crate) use signal::SigpipeBlocked;
 pub(crate) use view::{Sharing, View};
 
@@ -84,7 +86,7 @@ impl PageBuffer {
     }
 
     /// Gives the first `at` bytes to a buffer of their own.
-    fn split_front(&mut self, at: usize) -> Option<Self> {
+    pub(crate) fn split_front(&mut self, at: usize) -> Option<Self> {
         let front = Self {
             start: self.start,
             len: at,
@@ -115,10 +117,23 @@ impl PageBuffer {
         None
     }
 
-    /// Keeps the first `len` bytes, a multiple of the page size above 0 and not above its length.
-    pub(crate) fn truncate(&mut self, len: usize) {
+    /// The first `len` bytes, a multiple of the page size above 0, and what is left of the others from the next page table
+    /// on. `len` is at most its own.
+    pub(crate) fn cut(mut self, len: usize) -> (Self, Option<Self>) {
         debug_assert!(len > 0 && len <= self.len && len % PAGE == 0);
+        let others = len.next_multiple_of(TABLE);
+        let rest = if others < self.len {
+            self.split_back(others)
+        } else {
+            None
+        };
         drop(self.split_back(len));
+        (self, rest)
+    }
+
+    /// How far into a page table it starts.
+    pub(crate) fn lies_at(&self) -> usize {
+        self.start.as_ptr() as usize % TABLE
     }
 
     /// All its bytes.
@@ -177,10 +192,4 @@ impl Sink for PageBuffer {
     }
 
     fn release(&mut self, _region: Region) {}
-}
-
-/// Fills with zeros.
-pub(crate) fn clear(span: Span<'_>) {
-    // SAFETY: a span is valid for `len` writes.
-    unsafe { std::ptr::write_bytes(span.as_ptr(), 0, span.len()) };
 }
