@@ -14,6 +14,7 @@ use toml_edit::DocumentMut;
 use crate::build::root;
 use crate::context::Context;
 use crate::setup;
+use crate::test::SEED;
 use crate::tools::{Tools, MUTANTS};
 use crate::verify::quietly;
 use verdict::{key, Ended, Survivor, Verdict};
@@ -31,6 +32,9 @@ pub(crate) struct Arguments {
     /// Of each part, the K-th of N shards only, counted from 0
     #[arg(long, value_name = "K/N")]
     shard: Option<String>,
+    /// How many at a time: the tests of links mostly wait
+    #[arg(long, value_name = "N", default_value_t = 4)]
+    jobs: u32,
     /// Of the part `sys`, this package only; may be repeated
     #[arg(long, value_name = "NAME")]
     package: Vec<String>,
@@ -123,7 +127,7 @@ pub(crate) fn run(context: &Context, arguments: &Arguments) -> Result<()> {
             }
         }
         let all = target.all(&tools)?;
-        let outcomes = target.run(&tools, arguments.shard.as_deref())?;
+        let outcomes = target.run(&tools, arguments)?;
         let covered: Vec<_> = listed
             .iter()
             .filter(|survivor| target.covers(&survivor.mutant))
@@ -182,7 +186,7 @@ impl Target {
         Ok(names.lines().map(key).collect())
     }
 
-    fn run(&self, tools: &Tools, shard: Option<&str>) -> Result<Vec<(String, Ended)>> {
+    fn run(&self, tools: &Tools, arguments: &Arguments) -> Result<Vec<(String, Ended)>> {
         let directory = crate::verify::target_directory().join("mutants");
         let output = directory.join(self.name().replace(' ', "-"));
         fs::create_dir_all(&output).with_context(|| output.display().to_string())?;
@@ -191,12 +195,15 @@ impl Target {
             .arg("--output")
             .arg(&output)
             .args(["--no-times", "--minimum-test-timeout", HANGS])
+            .args(["--jobs", &arguments.jobs.to_string()])
+            // The same cases for each.
+            .env(SEED.0, SEED.1)
             // Each run works on a copy of its own; what they all depend on is built once.
             .env("CARGO_TARGET_DIR", directory.join("build"));
         if self.package == WASMEDGE {
             command.arg("--all-features");
         }
-        if let Some(shard) = shard {
+        if let Some(shard) = &arguments.shard {
             command.args(["--shard", shard]);
         }
         // stdout is for what comes of it all.

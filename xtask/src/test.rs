@@ -17,7 +17,7 @@ pub(crate) struct Arguments {
 
 /// What properties are tried with, unless the environment says otherwise: the same cases every time, so that a commit does
 /// not fail for what an earlier one brought. `cargo xtask prop` looks for new ones.
-const SEED: (&str, &str) = ("PROPTEST_RNG_SEED", "2025");
+pub(crate) const SEED: (&str, &str) = ("PROPTEST_RNG_SEED", "2025");
 /// Where tests write what they could not check here, one line each.
 const SKIPPED: &str = "ROADRUNNER_SKIPPED";
 const BASELINES: &str = "xtask/bench/baselines/Cargo.toml";
