@@ -13,6 +13,9 @@ pub(crate) struct Arguments {
     /// published ones
     #[arg(long, value_name = "PART", value_parser = ["mem", "uds", "net", "eval"])]
     only: Vec<String>,
+    /// Only experiments whose name contains this; may be repeated
+    #[arg(long, value_name = "NAME")]
+    experiment: Vec<String>,
     /// Fewer rounds: a quarter of the time, and more noise
     #[arg(long)]
     quick: bool,
@@ -30,6 +33,9 @@ pub(crate) fn run(context: &Context, arguments: &Arguments) -> Result<()> {
     let mut bench = Command::new(&program);
     for part in &arguments.only {
         bench.args(["--only", part]);
+    }
+    for name in &arguments.experiment {
+        bench.args(["--experiment", name]);
     }
     if arguments.quick {
         bench.arg("--quick");

@@ -71,12 +71,19 @@ pub(crate) struct Bench {
     scale: Scale,
     functions: PathBuf,
     baselines: PathBuf,
+    /// Parts of the names of those experiments that are run; none for all.
+    wanted: Vec<String>,
     bar: ProgressBar,
     results: Results,
 }
 
 impl Bench {
-    pub(crate) fn new(scale: Scale, functions: PathBuf, baselines: PathBuf) -> Self {
+    pub(crate) fn new(
+        scale: Scale,
+        functions: PathBuf,
+        baselines: PathBuf,
+        wanted: Vec<String>,
+    ) -> Self {
         // Draws on a terminal, and nothing elsewhere.
         let bar = ProgressBar::new(0);
         if let Ok(style) =
@@ -89,6 +96,7 @@ impl Bench {
             scale,
             functions,
             baselines,
+            wanted,
             bar,
             results: Results::new(Machine::this(), scale),
         };
@@ -142,7 +150,7 @@ impl Bench {
         self.bar.inc_length(experiments as u64);
     }
 
-    /// Measures the candidates in turns, and adds a row for each.
+    /// Measures the candidates in turns, and adds a row for each, if the experiment is asked for.
     pub(crate) fn measure(
         &mut self,
         experiment: Experiment,
@@ -150,14 +158,21 @@ impl Bench {
     ) -> Result<Measured> {
         self.bar
             .set_message(format!("{} {}", experiment.name, experiment.bytes));
+        self.bar.inc(1);
+        let mut wanted = self.wanted.iter();
+        if !self.wanted.is_empty() && !wanted.any(|part| experiment.name.contains(part)) {
+            return Ok(Measured::default());
+        }
         let measured = measure::interleaved(self.scale, experiment, candidates)?;
         self.results.rows.extend(measured.rows().cloned());
-        self.bar.inc(1);
         Ok(measured)
     }
 
+    /// Keeps a ratio, unless it is not a number: of experiments that were not asked for.
     pub(crate) fn ratio(&mut self, ratio: Ratio) {
-        self.results.ratios.push(ratio);
+        if ratio.value.is_finite() {
+            self.results.ratios.push(ratio);
+        }
     }
 
     /// Something that cannot be measured on this machine: said at once, and in the results.

@@ -51,6 +51,9 @@ struct Arguments {
     /// Only these experiments
     #[arg(long, value_name = "PART")]
     only: Vec<Part>,
+    /// Only experiments whose name contains this; may be repeated
+    #[arg(long, value_name = "NAME")]
+    experiment: Vec<String>,
     /// Fewer rounds: a quarter of the time, and more noise
     #[arg(long)]
     quick: bool,
@@ -117,6 +120,7 @@ fn run(arguments: &Arguments) -> Result<()> {
         scale,
         arguments.functions.clone(),
         arguments.baselines.clone(),
+        arguments.experiment.clone(),
     );
     for part in Part::value_variants() {
         if !arguments.only.is_empty() && !arguments.only.contains(part) {

@@ -194,13 +194,19 @@ impl Receipts {
     }
 }
 
-/// The rows of an experiment, by candidate.
-#[derive(Debug, Clone)]
+/// The rows of an experiment, by candidate. None if it was not asked for: medians are then not a number, nor is what is
+/// made of them.
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Measured(Vec<Row>);
 
 impl Measured {
     pub(crate) fn rows(&self) -> impl Iterator<Item = &Row> {
         self.0.iter()
+    }
+
+    /// Whether the experiment was not asked for.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
 
     /// # Errors
@@ -217,6 +223,9 @@ impl Measured {
     /// # Errors
     /// If there was no such candidate.
     pub(crate) fn p50(&self, candidate: &str) -> Result<f64> {
+        if self.is_empty() {
+            return Ok(f64::NAN);
+        }
         Ok(self.row(candidate)?.p50_ns)
     }
 

@@ -3,6 +3,7 @@
 use anyhow::{Context, Result};
 use nix::sys::resource::{getrusage, UsageWho};
 use nix::sys::time::TimeValLike;
+use nix::time::{clock_gettime, ClockId};
 use serde::{Deserialize, Serialize};
 use std::ops::{Add, AddAssign, Sub};
 use std::time::Duration;
@@ -28,6 +29,9 @@ impl Cpu {
     }
 
     fn of(who: UsageWho) -> Self {
+        // Makes the kernel count up to this moment what this thread has used; getrusage(2) alone is as old as the last
+        // tick.
+        let _ = clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID);
         let Ok(usage) = getrusage(who) else {
             return Self::default();
         };
@@ -211,6 +215,13 @@ mod tests {
         }
         let thread = Cpu::of_thread().total() - thread.total();
         assert!(thread > Duration::from_millis(1), "{thread:?}");
+        let before = Cpu::of_thread();
+        let began = std::time::Instant::now();
+        while began.elapsed() < Duration::from_micros(300) {
+            std::hint::spin_loop();
+        }
+        // Unless it was interrupted all the time: far less than a tick is seen.
+        assert!(Cpu::of_thread().total() > before.total());
         let process = Cpu::of_process().total() - process.total();
         assert!(process + Duration::from_micros(10) >= thread, "{process:?}");
     }

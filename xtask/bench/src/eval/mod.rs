@@ -115,6 +115,9 @@ fn sequential(bench: &mut Bench, bytes: u64, peerage: &Peerage) -> Result<Measur
 
 /// The median of a part of a candidate's round.
 fn part(measured: &Measured, candidate: &str, part: &str) -> Result<f64> {
+    if measured.is_empty() {
+        return Ok(f64::NAN);
+    }
     let phase = measured.row(candidate)?.phases.get(part);
     Ok(phase
         .with_context(|| format!("{candidate} has no {part}"))?
@@ -197,6 +200,9 @@ fn memory(
     ] {
         let candidate = mode.name(true);
         let peak = |measured: &Measured, bytes: u64| -> Result<f64> {
+            if measured.is_empty() {
+                return Ok(f64::NAN);
+            }
             Ok(measured.row(candidate)?.peak_rss_bytes as f64 - 2.0 * bytes as f64)
         };
         // Never less than a page, which is as exact as it gets.

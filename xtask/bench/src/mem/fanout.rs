@@ -38,6 +38,9 @@ pub(super) fn run(bench: &mut Bench) -> Result<()> {
         experiment,
         vec![candidate(Way::Slot, bytes, MANY, Some(&growth))],
     )?;
+    if growth.get() == 0 {
+        return Ok(());
+    }
     let ratio = growth.get() as f64 / bytes as f64;
     bench.ratio(
         Ratio::at_most("mem.fanout100.memory", ratio, 1.5)
