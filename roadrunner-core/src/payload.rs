@@ -22,6 +22,7 @@ impl<'m> Payload<'m> {
     ///
     /// # Errors
     /// [`OutOfBounds`](TransferError::OutOfBounds) if the region does not lie within the memory.
+    #[inline]
     pub fn kept(
         memory: &'m mut (dyn LinearMemory + 'm),
         region: Region,
@@ -33,6 +34,7 @@ impl<'m> Payload<'m> {
     ///
     /// # Errors
     /// [`OutOfBounds`](TransferError::OutOfBounds) if the region does not lie within the memory.
+    #[inline]
     pub fn given(
         memory: &'m mut (dyn LinearMemory + 'm),
         region: Region,
@@ -40,6 +42,7 @@ impl<'m> Payload<'m> {
         Self::checked(memory, region, true)
     }
 
+    #[inline]
     fn checked(
         memory: &'m mut (dyn LinearMemory + 'm),
         region: Region,
@@ -54,30 +57,35 @@ impl<'m> Payload<'m> {
     }
 
     /// Bytes in the payload.
+    #[inline]
     #[must_use]
     pub fn len(&self) -> u64 {
         self.region.len()
     }
 
     /// Whether there is no byte in it.
+    #[inline]
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.region.is_empty()
     }
 
     /// Whether the sender gave the bytes away.
+    #[inline]
     #[must_use]
     pub fn is_given(&self) -> bool {
         self.given
     }
 
     /// Where it lies in [`memory`](Self::memory).
+    #[inline]
     #[must_use]
     pub fn region(&self) -> Region {
         self.region
     }
 
     /// The memory that it lies in.
+    #[inline]
     pub fn memory(&mut self) -> &mut (dyn LinearMemory + 'm) {
         self.memory
     }
@@ -86,6 +94,7 @@ impl<'m> Payload<'m> {
     ///
     /// # Errors
     /// [`OutOfBounds`](TransferError::OutOfBounds) if the memory has shrunk since, which an honest one never does.
+    #[inline]
     pub fn span(&mut self) -> Result<Span<'_>, TransferError> {
         self.region.span(self.memory)
     }

@@ -87,6 +87,7 @@ pub struct Receipt {
 
 impl Receipt {
     /// For a transport to hand out.
+    #[inline]
     #[must_use]
     pub const fn new(bytes: u64, method: Method, copies: u8) -> Self {
         Self {
@@ -97,18 +98,21 @@ impl Receipt {
     }
 
     /// Bytes of the payload.
+    #[inline]
     #[must_use]
     pub const fn bytes(self) -> u64 {
         self.bytes
     }
 
     /// The method that really ran.
+    #[inline]
     #[must_use]
     pub const fn method(self) -> Method {
         self.method
     }
 
     /// How many times the CPU copied the payload.
+    #[inline]
     #[must_use]
     pub const fn copies(self) -> u8 {
         self.copies
@@ -124,18 +128,21 @@ pub struct Delivery {
 
 impl Delivery {
     /// For a transport to hand out.
+    #[inline]
     #[must_use]
     pub const fn new(region: Region, receipt: Receipt) -> Self {
         Self { region, receipt }
     }
 
     /// Where it lies in the sink's memory.
+    #[inline]
     #[must_use]
     pub const fn region(self) -> Region {
         self.region
     }
 
     /// What the whole hop did.
+    #[inline]
     #[must_use]
     pub const fn receipt(self) -> Receipt {
         self.receipt

@@ -18,36 +18,42 @@ pub struct Region {
 
 impl Region {
     /// `len` bytes from `offset` on. Any values are allowed: nothing is checked yet.
+    #[inline]
     #[must_use]
     pub const fn new(offset: u64, len: u64) -> Self {
         Self { offset, len }
     }
 
     /// Bytes from the start of the memory.
+    #[inline]
     #[must_use]
     pub const fn offset(self) -> u64 {
         self.offset
     }
 
     /// Bytes in the region.
+    #[inline]
     #[must_use]
     pub const fn len(self) -> u64 {
         self.len
     }
 
     /// Whether there is no byte in it.
+    #[inline]
     #[must_use]
     pub const fn is_empty(self) -> bool {
         self.len == 0
     }
 
     /// The offset after the last byte, or `None` if it does not fit 64 bits.
+    #[inline]
     #[must_use]
     pub const fn end(self) -> Option<u64> {
         self.offset.checked_add(self.len)
     }
 
     /// Whether it lies within a memory of `memory` bytes. An empty region lies within up to and including the end.
+    #[inline]
     #[must_use]
     pub const fn fits(self, memory: u64) -> bool {
         match self.end() {
@@ -60,6 +66,7 @@ impl Region {
     ///
     /// # Errors
     /// [`OutOfBounds`](TransferError::OutOfBounds) if it does not lie within the memory.
+    #[inline]
     pub fn span<'m>(
         self,
         memory: &'m mut (dyn LinearMemory + 'm),

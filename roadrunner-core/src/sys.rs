@@ -19,6 +19,7 @@ pub struct Span<'m> {
 
 impl<'m> Span<'m> {
     /// The bytes of `region`.
+    #[inline]
     pub(crate) fn of(
         memory: &'m mut (dyn LinearMemory + 'm),
         region: Region,
@@ -47,6 +48,7 @@ impl<'m> Span<'m> {
     /// # Safety
     /// For as long as `'m` lasts, `len` bytes from `start` on must stay mapped, readable and writable, and no Rust
     /// reference to them may be used.
+    #[inline]
     #[must_use]
     pub const unsafe fn from_raw_parts(start: NonNull<u8>, len: usize) -> Self {
         Self {
@@ -78,24 +80,28 @@ impl<'m> Span<'m> {
     }
 
     /// How many bytes.
+    #[inline]
     #[must_use]
     pub const fn len(self) -> usize {
         self.len
     }
 
     /// Whether there are none.
+    #[inline]
     #[must_use]
     pub const fn is_empty(self) -> bool {
         self.len == 0
     }
 
     /// Where they start. Valid for [`len`](Self::len) bytes; for a system call that reads or writes them.
+    #[inline]
     #[must_use]
     pub const fn as_ptr(self) -> *mut u8 {
         self.start.as_ptr()
     }
 
     /// The first `at` bytes and the rest; all and none if there are fewer.
+    #[inline]
     #[must_use]
     pub fn split_at(self, at: usize) -> (Self, Self) {
         let at = at.min(self.len);
@@ -112,6 +118,7 @@ impl<'m> Span<'m> {
     }
 
     /// Copies as many bytes as both have, from `source`, and says how many. The two may overlap.
+    #[inline]
     pub fn copy_from(self, source: Span<'_>) -> usize {
         let len = self.len.min(source.len);
         // SAFETY: both are valid for at least `len` bytes, by the way every Span is made; `copy` allows overlap, and
@@ -121,11 +128,13 @@ impl<'m> Span<'m> {
     }
 
     /// Copies as many bytes as both have, out into `slice`, and says how many.
+    #[inline]
     pub fn copy_to_slice(self, slice: &mut [u8]) -> usize {
         Span::from_slice(slice).copy_from(self)
     }
 
     /// Copies as many bytes as both have, in from `slice`, and says how many.
+    #[inline]
     pub fn copy_from_slice(self, slice: &[u8]) -> usize {
         let len = self.len.min(slice.len());
         // SAFETY: `slice` is valid for `len` reads and `self` for `len` writes; `copy` allows overlap.

@@ -46,7 +46,14 @@ impl Default for Policy {
 }
 
 impl Policy {
+    /// Whether a given payload of this many bytes might be exchanged: cheaper to ask than how many whole pages it has.
+    #[inline]
+    pub(crate) fn may_exchange(&self, len: u64) -> bool {
+        self.exchanges(usize::try_from(len).unwrap_or(usize::MAX))
+    }
+
     /// Whether a given payload with this many bytes of whole pages should be exchanged.
+    #[inline]
     pub(crate) fn exchanges(&self, whole_pages: usize) -> bool {
         whole_pages > 0
             && match self.force {
@@ -56,6 +63,7 @@ impl Policy {
     }
 
     /// Refuses a payload that is too long.
+    #[inline]
     pub(crate) fn check(&self, len: u64) -> Result<(), TransferError> {
         if len > self.limit {
             let limit = self.limit;

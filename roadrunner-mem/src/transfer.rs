@@ -17,6 +17,7 @@ use roadrunner_core::{Delivery, Method, Payload, Receipt, Region, Sink, Transfer
 /// What the sink returned, [`OutOfBounds`](TransferError::OutOfBounds) or [`NoRoom`](TransferError::NoRoom) if the
 /// region it reserved is not what was asked for, [`TooLarge`](TransferError::TooLarge) if it is longer than the policy
 /// allows. What was reserved has been released, and the payload is where it was.
+#[inline]
 pub fn transfer(
     mut payload: Payload<'_>,
     sink: &mut dyn Sink,
@@ -26,8 +27,9 @@ pub fn transfer(
     policy.check(len)?;
     let region = sink.reserve(len, preferred_alignment(len))?;
     let receipt = receive_into(sink, region, len, |sink| {
-        let exchange =
-            payload.is_given() && policy.exchanges(exchangeable(payload.memory(), from)?);
+        let exchange = payload.is_given()
+            && policy.may_exchange(len)
+            && policy.exchanges(exchangeable(payload.memory(), from)?);
         if exchange {
             let (source, target) = (payload.memory(), sink.memory());
             return Ok(match hand_over(source, from, target, region, policy)? {
@@ -42,6 +44,7 @@ pub fn transfer(
 }
 
 /// Fills a reserved region by `fill`, and releases it if that fails or if it is not the region that was asked for.
+#[inline]
 pub(crate) fn receive_into<T>(
     sink: &mut dyn Sink,
     region: Region,
@@ -55,6 +58,7 @@ pub(crate) fn receive_into<T>(
     filled
 }
 
+#[inline]
 fn check(sink: &mut dyn Sink, region: Region, len: u64) -> Result<(), TransferError> {
     region.span(sink.memory())?;
     if region.len() == len {
