@@ -16,7 +16,7 @@ use crate::context::Context;
 use crate::setup;
 use crate::test::SEED;
 use crate::tools::{Tools, MUTANTS};
-use crate::verify::quietly;
+use crate::verify::{quietly, target_directory};
 use verdict::{key, Ended, Survivor, Verdict};
 
 /// Changes the code in small ways, one at a time, and looks whether a test fails.
@@ -187,8 +187,9 @@ impl Target {
     }
 
     fn run(&self, tools: &Tools, arguments: &Arguments) -> Result<Vec<(String, Ended)>> {
-        let directory = crate::verify::target_directory().join("mutants");
-        let output = directory.join(self.name().replace(' ', "-"));
+        let output = target_directory()
+            .join("mutants")
+            .join(self.name().replace(' ', "-"));
         fs::create_dir_all(&output).with_context(|| output.display().to_string())?;
         let mut command = self.command(tools)?;
         command
@@ -198,8 +199,9 @@ impl Target {
             .args(["--jobs", &arguments.jobs.to_string()])
             // The same cases for each.
             .env(SEED.0, SEED.1)
-            // Each run works on a copy of its own; what they all depend on is built once.
-            .env("CARGO_TARGET_DIR", directory.join("build"));
+            // Each job works on a copy of its own. Cargo takes copies for the same packages: in one target directory they
+            // would run each other's tests.
+            .env_remove("CARGO_TARGET_DIR");
         if self.package == WASMEDGE {
             command.arg("--all-features");
         }
