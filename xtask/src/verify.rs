@@ -57,7 +57,7 @@ impl Outcome {
 type Check = fn(&Scene) -> Result<Outcome>;
 
 /// The checks, the quick ones first.
-const CHECKS: [(&str, &str, Check); 13] = [
+const CHECKS: [(&str, &str, Check); 14] = [
     (
         "layers",
         "dependencies point one way: core <- mem <- {uds, splice} <- wasmedge",
@@ -77,6 +77,11 @@ const CHECKS: [(&str, &str, Check); 13] = [
         "examples",
         "the fixtures are the examples of the documentation",
         examples::same,
+    ),
+    (
+        "locks",
+        "the lock files of the fixtures know what the crates depend on",
+        fixtures::locks,
     ),
     (
         "packages",

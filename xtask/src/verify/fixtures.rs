@@ -1,11 +1,14 @@
 //! Other runtimes, built against the packaged crates.
 
 use super::build::package_directory;
-use super::{quietly, Outcome, Scene};
+use super::manifests::report;
+use super::{quietly, Outcome, Package, Scene};
 use crate::build::{cargo, root};
 use anyhow::{bail, Context as _, Result};
+use std::collections::BTreeSet;
 use std::fs;
 use std::process::{Command, Stdio};
+use toml_edit::DocumentMut;
 
 /// Programs under `xtask/fixtures`, each with a lock file of its own, and what they say in the end.
 const PROGRAMS: [(&str, &str); 3] = [
@@ -33,6 +36,54 @@ pub(super) fn run(scene: &Scene) -> Result<Outcome> {
         Some(why) => left_out.push(format!("the hop from wasmtime to WasmEdge: {why}")),
     }
     Ok(Outcome::of(told, left_out))
+}
+
+/// Whether the lock files of the programs know what the crates depend on now: cargo changes those of a workspace by itself, but
+/// nobody builds the programs from day to day.
+pub(super) fn locks(scene: &Scene) -> Result<Outcome> {
+    let mut wrong = Vec::new();
+    for (name, _) in PROGRAMS {
+        let manifest = format!("xtask/fixtures/{name}/Cargo.toml");
+        let lock = root().join(&manifest).with_file_name("Cargo.lock");
+        let text = fs::read_to_string(&lock).with_context(|| lock.display().to_string())?;
+        let stale = stale(&text, &scene.packages).with_context(|| lock.display().to_string())?;
+        if !stale.is_empty() {
+            wrong.push(format!(
+                "the lock file of fixture {name} does not know what {} depends on now: \
+                 run `cargo update --workspace --manifest-path {manifest}` and commit what it changes",
+                stale.join(", ")
+            ));
+        }
+    }
+    report(wrong, format!("{} lock files", PROGRAMS.len()))
+}
+
+/// The packages whose dependencies a lock file has otherwise than they are.
+fn stale(lock: &str, packages: &[Package]) -> Result<Vec<String>> {
+    let document: DocumentMut = lock.parse()?;
+    let locked = document
+        .get("package")
+        .and_then(|all| all.as_array_of_tables());
+    let mut stale = Vec::new();
+    for table in locked.into_iter().flatten() {
+        let text = |key: &str| table.get(key).and_then(|value| value.as_str());
+        let Some(package) = packages.iter().find(|one| Some(&*one.name) == text("name")) else {
+            continue;
+        };
+        let listed = table.get("dependencies").and_then(|all| all.as_array());
+        let listed: BTreeSet<_> = listed
+            .into_iter()
+            .flatten()
+            // Followed by the version, where there are several.
+            .filter_map(|one| one.as_str()?.split(' ').next())
+            .collect();
+        let needed = package.needs().filter(|needed| !needed.optional);
+        let needed: BTreeSet<_> = needed.map(|needed| needed.name.as_str()).collect();
+        if listed != needed || text("version") != Some(&package.version) {
+            stale.push(package.name.clone());
+        }
+    }
+    Ok(stale)
 }
 
 /// Options by which cargo takes the packages in place of the checkout.
@@ -111,4 +162,41 @@ fn to_wasmedge(unpacked: &[String]) -> Result<String> {
         );
     }
     Ok(format!("wasmtime to WasmEdge: {received}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::verify::published_in;
+
+    #[test]
+    fn a_dependency_that_a_lock_file_does_not_know_is_named() {
+        let packages = published_in(root()).unwrap();
+        let lock = root().join("xtask/fixtures/plain/Cargo.lock");
+        let lock = fs::read_to_string(lock).unwrap();
+        assert_eq!(
+            stale(&lock, &packages).unwrap(),
+            [""; 0],
+            "see the other test"
+        );
+        let without = lock.replacen(" \"roadrunner-core\",\n", "", 1);
+        assert_ne!(lock, without);
+        let stale = stale(&without, &packages).unwrap();
+        assert!(stale.contains(&"roadrunner-mem".to_owned()), "{stale:?}");
+    }
+
+    /// So that whoever changes a dependency learns at once what else to do.
+    #[test]
+    fn lock_files_of_all_programs_are_up_to_date() {
+        let packages = published_in(root()).unwrap();
+        for (name, _) in PROGRAMS {
+            let manifest = format!("xtask/fixtures/{name}/Cargo.toml");
+            let lock = root().join(&manifest).with_file_name("Cargo.lock");
+            let stale = stale(&fs::read_to_string(lock).unwrap(), &packages).unwrap();
+            assert_eq!(
+                stale, [""; 0],
+                "run `cargo update --workspace --manifest-path {manifest}`"
+            );
+        }
+    }
 }

@@ -46,6 +46,7 @@ pub(crate) struct Dependency {
     /// `*` where the manifest says no version.
     pub(crate) req: String,
     pub(crate) path: Option<PathBuf>,
+    pub(crate) optional: bool,
 }
 
 impl Package {
