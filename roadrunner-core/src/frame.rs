@@ -11,7 +11,7 @@
 //! | 5 | data: copies that the sender's side made; else 0 |
 //! | 6 | data: 1 if the receiver is to acknowledge it, else 0 |
 //! | 7 | 0 |
-//! | 8..16 | data, acknowledgement and release: sequence number, from 0; retirement: number of the segment; else 0 |
+//! | 8..16 | data, acknowledgement and release: sequence number, from 0; retirement: number of the segment; hello: what its sender offers, a set of bits of the transport's; else 0 |
 //! | 16..24 | bytes that follow: the payload, or the hello's body; else 0 |
 //!
 //! A payload in a segment (methods `map` and `slot` over UNIX sockets) does not follow its header: what follows is a
@@ -133,7 +133,7 @@ impl Header {
             sequence,
             length,
         };
-        let unnumbered = matches!(kind, Kind::Hello | Kind::End);
+        let unnumbered = kind == Kind::End;
         let bodiless = !matches!(kind, Kind::Hello | Kind::Data { .. });
         if unnumbered && sequence != 0 {
             return Err(FrameError::Field("sequence"));
@@ -184,10 +184,11 @@ pub struct Hello {
     limit: u64,
     checksums: Checksums,
     name: String,
+    offers: u64,
 }
 
 impl Hello {
-    /// A side that takes payloads of up to `limit` bytes, on the link of that name, and has no checksums.
+    /// A side that takes payloads of up to `limit` bytes, on the link of that name, has no checksums and offers nothing else.
     ///
     /// # Errors
     /// [`FrameError::Name`] if the name is longer than [`MAX_NAME`] bytes.
@@ -199,6 +200,7 @@ impl Hello {
             limit,
             checksums: Checksums::Unable,
             name: name.to_owned(),
+            offers: 0,
         })
     }
 
@@ -207,6 +209,20 @@ impl Hello {
     pub fn with_checksums(mut self, checksums: Checksums) -> Self {
         self.checksums = checksums;
         self
+    }
+
+    /// The same from a side that offers this. It is in the header, not in the body.
+    #[must_use]
+    pub fn with_offers(mut self, offers: u64) -> Self {
+        self.offers = offers;
+        self
+    }
+
+    /// What the sender of this hello can do beside what every link can: a set of bits, of which the transport says what
+    /// each means. Unknown ones are ignored.
+    #[must_use]
+    pub fn offers(&self) -> u64 {
+        self.offers
     }
 
     /// Bytes of the longest payload that the sender of this hello takes.
@@ -232,7 +248,7 @@ impl Hello {
     pub fn encode(&self) -> Vec<u8> {
         let header = Header {
             kind: Kind::Hello,
-            sequence: 0,
+            sequence: self.offers,
             length: (FIXED_LEN + self.name.len()) as u64,
         };
         let mut bytes = header.encode().to_vec();
@@ -256,7 +272,7 @@ impl Hello {
         }
     }
 
-    /// Reads a body.
+    /// Reads a body; what is offered is the header's [`sequence`](Header::sequence).
     ///
     /// # Errors
     /// [`FrameError::Field`] if it is too short or says something else about checksums, [`FrameError::Name`] if the name is not UTF-8 or too long.
@@ -332,7 +348,7 @@ mod tests {
             any::<u64>().prop_map(|sequence| (Kind::Acknowledgement, sequence, 0)),
             any::<u64>().prop_map(|sequence| (Kind::Release, sequence, 0)),
             any::<u64>().prop_map(|number| (Kind::Retirement, number, 0)),
-            any::<u64>().prop_map(|length| (Kind::Hello, 0, length)),
+            (any::<u64>(), any::<u64>()).prop_map(|(offers, length)| (Kind::Hello, offers, length)),
             Just((Kind::End, 0, 0)),
         ]
         .prop_map(|(kind, sequence, length)| Header {
@@ -380,10 +396,12 @@ mod tests {
                 bytes.truncate(cut.index(bytes.len()));
             }
             let Some((header, rest)) = bytes.split_first_chunk() else { return Ok(()) };
-            let Ok(len) = Header::decode(header).and_then(|header| Hello::body_len(&header)) else { return Ok(()) };
+            let Ok(header) = Header::decode(header) else { return Ok(()) };
+            let Ok(len) = Hello::body_len(&header) else { return Ok(()) };
             prop_assert!((FIXED_LEN..=FIXED_LEN + MAX_NAME).contains(&len));
             let Some(body) = rest.get(..len) else { return Ok(()) };
             if let Ok(hello) = Hello::decode_body(body) {
+                let hello = hello.with_offers(header.sequence);
                 prop_assert_eq!(&hello.encode(), &bytes[..HEADER_LEN + len]);
             }
         }
@@ -403,15 +421,15 @@ mod tests {
 
         #[test]
         fn a_hello_survives_the_stream(
-            limit in any::<u64>(), name in "\\PC{0,80}", checksums in checksums()
+            limit in any::<u64>(), name in "\\PC{0,80}", checksums in checksums(), offers in any::<u64>()
         ) {
             prop_assume!(name.len() <= MAX_NAME);
-            let hello = Hello::new(limit, &name).expect("short").with_checksums(checksums);
+            let hello = Hello::new(limit, &name).expect("short").with_checksums(checksums).with_offers(offers);
             let bytes = hello.encode();
             let (header, body) = bytes.split_first_chunk().expect("a header");
             let header = Header::decode(header).expect("good");
             prop_assert_eq!(Hello::body_len(&header), Ok(body.len()));
-            prop_assert_eq!(Hello::decode_body(body), Ok(hello));
+            prop_assert_eq!(Hello::decode_body(body).map(|body| body.with_offers(header.sequence)), Ok(hello));
         }
     }
 

@@ -5,7 +5,7 @@ use crate::doorbell::Doorbell;
 use crate::lane::{Lane, Message};
 use crate::pages::{exchangeable, Staged};
 use crate::policy::Policy;
-use crate::slots::{SharedPayload, Slots, Trust};
+use crate::slots::{SharedPayload, SlotTransfer, Slots, Trust};
 use crate::sys::{Ending, Offer};
 use crate::transfer::receive_into;
 use roadrunner_core::memory::preferred_alignment;
@@ -291,6 +291,29 @@ impl Transfer for Link {
 
     fn is_open(&self) -> bool {
         !self.broken
+    }
+}
+
+impl SlotTransfer for Link {
+    fn send_shared(
+        &mut self,
+        payload: &SharedPayload,
+        deadline: Deadline,
+    ) -> Result<Receipt, TransferError> {
+        self.send_shared(payload, deadline)
+    }
+
+    fn recv_with(
+        &mut self,
+        slots: &mut Slots,
+        sink: &mut dyn Sink,
+        deadline: Deadline,
+    ) -> Result<Delivery, TransferError> {
+        self.recv_with(slots, sink, deadline)
+    }
+
+    fn trust(&self) -> Option<Trust> {
+        self.trust()
     }
 }
 

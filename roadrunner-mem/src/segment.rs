@@ -26,6 +26,8 @@ pub struct Segment {
 const SIZE_SEALS: SealFlag = SealFlag::F_SEAL_SHRINK.union(SealFlag::F_SEAL_GROW);
 /// What a passed one has besides: nobody can write to it but through mappings that were there before.
 const PASSED_SEALS: SealFlag = SealFlag::F_SEAL_FUTURE_WRITE.union(SealFlag::F_SEAL_SEAL);
+/// What one has that was passed over a trusted link, whose receiver maps it to write to it.
+const ENTRUSTED_SEALS: SealFlag = SealFlag::F_SEAL_SEAL;
 
 /// Those who can look into a segment for as long as they like: the process at the other end of a link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -142,6 +144,19 @@ impl Segment {
     /// # Errors
     /// What fcntl(2) said of its seals; it must not be passed then.
     pub fn pass_to(&self, audience: Audience) -> io::Result<BorrowedFd<'_>> {
+        self.pass(audience, PASSED_SEALS)
+    }
+
+    /// The descriptor, to be passed over a trusted link, to an audience that may write to it for as long as it likes: nobody
+    /// else ever gets it, and nobody but it sees what is put into it from now on.
+    ///
+    /// # Errors
+    /// What fcntl(2) said of its seals; it must not be passed then.
+    pub fn entrust_to(&self, audience: Audience) -> io::Result<BorrowedFd<'_>> {
+        self.pass(audience, ENTRUSTED_SEALS)
+    }
+
+    fn pass(&self, audience: Audience, seals: SealFlag) -> io::Result<BorrowedFd<'_>> {
         let seen = |before| match before {
             Audience::NOBODY => audience.0,
             same if same == audience.0 => same,
@@ -153,7 +168,7 @@ impl Segment {
                 Some(seen(before))
             });
         if before == Ok(Audience::NOBODY) {
-            match fcntl(&self.descriptor, FcntlArg::F_ADD_SEALS(PASSED_SEALS)) {
+            match fcntl(&self.descriptor, FcntlArg::F_ADD_SEALS(seals)) {
                 // Sealed by another thread meanwhile.
                 Ok(_) | Err(Errno::EPERM) => {}
                 Err(errno) => return Err(errno.into()),
@@ -240,6 +255,20 @@ mod tests {
         assert!(!ours.is_seen_by(None) && !ours.is_seen_by(Some(other)));
         ours.pass_to(other).expect("again");
         assert!(!ours.is_seen_by(Some(one)) && !ours.is_seen_by(Some(other)));
+    }
+
+    #[test]
+    fn an_entrusted_segment_is_written_by_its_audience_and_given_to_nobody_else() {
+        let ours = Segment::new(4096).expect("a segment");
+        let (one, other) = (Audience::new(), Audience::new());
+        let passed = ours.entrust_to(one).expect("sealed");
+        let file = passed.try_clone_to_owned().expect("a descriptor");
+        File::from(file).write_all(b"1").expect("it may");
+        assert!(ours.is_seen_by(Some(one)));
+        assert!(!ours.is_seen_by(None) && !ours.is_seen_by(Some(other)));
+        assert!(ftruncate(&ours, 8192).is_err(), "it grew");
+        let more = fcntl(&ours, FcntlArg::F_ADD_SEALS(SealFlag::F_SEAL_FUTURE_WRITE));
+        assert!(more.is_err(), "the audience can keep us from mapping it");
     }
 
     #[test]

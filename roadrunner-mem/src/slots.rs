@@ -3,8 +3,10 @@
 mod lent;
 mod payload;
 mod received;
+mod transfer;
 
 pub use payload::{SharedPayload, Trust};
+pub use transfer::SlotTransfer;
 
 use crate::segment::Audience;
 use crate::sys::PAGE;
@@ -122,7 +124,7 @@ impl Slots {
         let fits = |place: &Place| lent::fits(place.len, wanted);
         let at = self.spare.iter().position(fits)?;
         let place = self.spare[at];
-        let mut lent = self.make(place.len).ok()?;
+        let mut lent = self.make(memory, place.len).ok()?;
         lent.place = Some(place);
         let region = lent.lend(memory, len)?;
         self.spare.swap_remove(at);
@@ -151,7 +153,7 @@ impl Slots {
         if self.overlaps(region) {
             return Err(no_room("there is a slot in a part of it already"));
         }
-        let mut lent = self.make(place.len)?;
+        let mut lent = self.make(memory, place.len)?;
         lent.place = Some(place);
         if lent.lend(memory, region.len()).is_none() {
             return Err(failed("map a slot", io::ErrorKind::OutOfMemory.into()));
@@ -204,18 +206,18 @@ impl Slots {
         memory: &mut dyn LinearMemory,
         region: Region,
     ) -> Result<SharedPayload, TransferError> {
-        let source = region.span(memory)?;
+        let len = region.span(memory)?.len();
         let audience = self.audience;
         let parked = |lent: &mut Lent| lent.is_parked() && lent.is_free_for(audience);
-        let at = match lent::best(&mut self.lent, source.len(), parked) {
+        let at = match lent::best(&mut self.lent, len, parked) {
             Some(at) => at,
             None => {
-                let lent = self.make(source.len())?;
+                let lent = self.make(memory, len)?;
                 self.lent.push(lent);
                 self.lent.len() - 1
             }
         };
-        self.lent[at].fill(source)
+        self.lent[at].fill(region.span(memory)?)
     }
 
     /// The function is done with the slot that starts at `offset`: a payload that it received, or a loan that it does
@@ -301,7 +303,7 @@ impl Slots {
     }
 
     /// A new segment, after dropping free ones if there would be too many.
-    fn make(&mut self, len: usize) -> Result<Lent, TransferError> {
+    fn make(&mut self, memory: &mut dyn LinearMemory, len: usize) -> Result<Lent, TransferError> {
         let len = len.max(1).next_multiple_of(PAGE);
         loop {
             let bytes: u64 = self.lent.iter().map(|lent| lent.len() as u64).sum();
@@ -311,7 +313,11 @@ impl Slots {
             }
             // One whose place shows nothing of it can go; the place stays.
             let idle = |lent: &mut Lent| lent.is_parked() && lent.is_free();
-            let Some(at) = self.lent.iter_mut().position(idle) else {
+            // So can one that is mapped for good in a receiver's memory, once that has released it, or is dead.
+            let mut withdrawn = |lent: &mut Lent| lent.is_free() && lent.withdraw(memory);
+            let found = self.lent.iter_mut().position(idle);
+            let found = found.or_else(|| self.lent.iter_mut().position(&mut withdrawn));
+            let Some(at) = found else {
                 return Err(TransferError::NoRoom {
                     len: len as u64,
                     reason: format!(

@@ -7,6 +7,7 @@ mod bind;
 mod link;
 mod listener;
 mod options;
+mod ring;
 mod segments;
 mod socket;
 #[allow(unsafe_code)]

@@ -6,7 +6,7 @@ use crate::options::Options;
 use crate::wire::UnixWire;
 use roadrunner_core::stream::{StreamLink, Wants};
 use roadrunner_core::{Deadline, Delivery, Payload, Receipt, Sink, Transfer, TransferError};
-use roadrunner_mem::{Audience, Served, SharedPayload, Slots};
+use roadrunner_mem::{Audience, Served, SharedPayload, SlotTransfer, Slots, Trust};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
@@ -25,11 +25,12 @@ impl Link {
     /// # Errors
     /// As [`StreamLink::connect`].
     pub fn connect(
-        wire: UnixWire,
+        mut wire: UnixWire,
         name: &str,
         limit: u64,
         deadline: Deadline,
     ) -> Result<Self, TransferError> {
+        wire.offer_ring();
         StreamLink::connect(wire, name, limit, deadline).map(Self)
     }
 
@@ -43,6 +44,11 @@ impl Link {
 
     pub(crate) fn of(link: StreamLink<UnixWire>) -> Self {
         Self(link)
+    }
+
+    /// Nobody waits for the descriptor.
+    pub(crate) fn unwatch(&self) {
+        self.wire().socket().unwatch();
     }
 
     /// The name that the connecting side gave the link. It comes from the peer.
@@ -63,11 +69,11 @@ impl Link {
         self.0.wire()
     }
 
-    /// Whether the header of a payload has been read already, so that [`recv`](Transfer::recv) has something to do
-    /// although the descriptor may not be readable.
+    /// Whether [`recv`](Transfer::recv) has something to do although the descriptor may not be readable: the header of a
+    /// payload has been read already, or something is in the ring. To be asked before the descriptor is waited for.
     #[must_use]
     pub fn has_pending(&self) -> bool {
-        self.0.has_pending()
+        self.0.has_pending() || self.wire().socket().has_something()
     }
 
     /// What to wait for before what could not be done without waiting is tried again.
@@ -122,6 +128,14 @@ impl Link {
         self.wire().segments().audience()
     }
 
+    /// What [`Slots::hand_over`] needs to leave mappings where they are: then a handover takes the same time whatever is in
+    /// it, and the receiver sees, and can change, what is in the slot at any time. `None` unless both ends were told that
+    /// they are [trusted](Options::trusted).
+    #[must_use]
+    pub fn trust(&self) -> Option<Trust> {
+        self.wire().segments().trust
+    }
+
     /// Sends a payload that is in a segment ([`Slots::share`], [`Slots::hand_over`]), which the receiver maps or copies. It stays the caller's
     /// as well, to be sent by other links, or dropped: many receivers, one segment.
     ///
@@ -135,7 +149,7 @@ impl Link {
         payload: &SharedPayload,
         deadline: Deadline,
     ) -> Result<Receipt, TransferError> {
-        if !payload.may_go(None) {
+        if !payload.may_go(self.trust()) {
             return Err(TransferError::Refused(
                 "the payload was handed over for another link, whose receiver still reaches it"
                     .to_owned(),
@@ -215,6 +229,29 @@ impl Transfer for Link {
 
     fn is_open(&self) -> bool {
         self.0.is_open()
+    }
+}
+
+impl SlotTransfer for Link {
+    fn send_shared(
+        &mut self,
+        payload: &SharedPayload,
+        deadline: Deadline,
+    ) -> Result<Receipt, TransferError> {
+        self.send_shared(payload, deadline)
+    }
+
+    fn recv_with(
+        &mut self,
+        slots: &mut Slots,
+        sink: &mut dyn Sink,
+        deadline: Deadline,
+    ) -> Result<Delivery, TransferError> {
+        self.recv_with(slots, sink, deadline)
+    }
+
+    fn trust(&self) -> Option<Trust> {
+        self.trust()
     }
 }
 

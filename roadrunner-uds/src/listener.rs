@@ -139,7 +139,9 @@ impl Listener {
             lobby,
             ..
         } = self;
-        lobby.try_next(|| take_in(socket, address, options))
+        let link = lobby.try_next(|| take_in(socket, address, options))?;
+        // The lobby waits for it no more.
+        Ok(link.inspect(Link::unwatch))
     }
 }
 

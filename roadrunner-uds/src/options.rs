@@ -1,7 +1,11 @@
 //! What an end of a link may be told.
 
+use crate::ring::SIZES;
 use roadrunner_core::DEFAULT_LIMIT;
-use roadrunner_mem::{Pipes, Pump};
+use roadrunner_mem::{Audience, Pipes, Pump};
+use std::num::NonZero;
+use std::sync::OnceLock;
+use std::thread;
 use std::time::Duration;
 
 /// Which way payloads are carried. What really ran is in each [`Receipt`](roadrunner_core::Receipt).
@@ -20,6 +24,9 @@ pub enum Preference {
     /// ([`Link::recv_with`](crate::Link::recv_with)) maps it, any other copies it out. Where there is no segment free, as
     /// [`Auto`](Self::Auto).
     Segment,
+    /// Copied through the ring from [`Options::ring_from`] on, piece by piece, where the peer waits in
+    /// [`recv`](roadrunner_core::Transfer::recv) and not for the descriptor; otherwise as [`Auto`](Self::Auto).
+    Ring,
 }
 
 /// How to listen, to connect and to carry.
@@ -40,11 +47,18 @@ pub struct Options {
     pipes: Pipes,
     splice_from: u64,
     segment_from: u64,
+    ring: usize,
+    ring_from: u64,
+    spin: Duration,
+    trusted: bool,
+    slots: bool,
+    audience: Option<Audience>,
 }
 
 impl Default for Options {
     /// Payloads of up to [`DEFAULT_LIMIT`] bytes, socket buffers of 512 KiB, peers of the own effective uid, three seconds
-    /// for a handshake, splicing from 1 MiB on through pipes of 256 KiB.
+    /// for a handshake, splicing from 1 MiB on through pipes of 256 KiB, a ring of 256 KiB each way, 50 µs of looking
+    /// before sleeping, no trust.
     fn default() -> Self {
         Self {
             limit: DEFAULT_LIMIT,
@@ -55,6 +69,12 @@ impl Default for Options {
             pipes: Pipes::new(256 << 10),
             splice_from: 1 << 20,
             segment_from: 1 << 20,
+            ring: 256 << 10,
+            ring_from: 64 << 10,
+            spin: Duration::from_micros(50),
+            trusted: false,
+            slots: false,
+            audience: None,
         }
     }
 }
@@ -119,6 +139,102 @@ impl Options {
     pub fn segment_from(mut self, bytes: u64) -> Self {
         self.segment_from = bytes;
         self
+    }
+
+    /// Bytes of the ring, each way: memory that only the two processes of a link map, and through which small frames, and
+    /// those about segments, go without a system call to a peer that is awake. Rounded up to a power of two, from 4 KiB to
+    /// 16 MiB; 0 for none, as if the peer did not know of rings. It is the connecting side's number that counts.
+    ///
+    /// A peer is awake while it waits in [`recv`](roadrunner_core::Transfer::recv) and has not gone to sleep yet. From one
+    /// operation to the next it counts as awake as well, until somebody asks the link for its descriptor
+    /// ([`AsFd`](std::os::fd::AsFd)): from then on whatever comes makes that readable, or
+    /// [`Link::has_pending`](crate::Link::has_pending) true.
+    #[must_use]
+    pub fn ring(mut self, bytes: usize) -> Self {
+        self.ring = bytes;
+        self
+    }
+
+    /// Bytes of the smallest payload that [`Preference::Ring`] copies through the ring piece by piece.
+    #[must_use]
+    pub fn ring_from(mut self, bytes: u64) -> Self {
+        self.ring_from = bytes;
+        self
+    }
+
+    /// How long a wait looks for something, at the cost of processor time, before it sleeps, on a link with a ring. Waking
+    /// a process takes some 50 µs. When nothing came in that time, the next waits look for less, down to a sixteenth.
+    /// Always 0 where the process has one core only.
+    #[must_use]
+    pub fn spin(mut self, time: Duration) -> Self {
+        self.spin = time;
+        self
+    }
+
+    /// Whether the functions at the two ends belong together, so that slots may stay mapped in both: see
+    /// [`Link::trust`](crate::Link::trust). It counts only if the operators of both ends say so.
+    #[must_use]
+    pub fn trusted(mut self, trusted: bool) -> Self {
+        self.trusted = trusted;
+        self
+    }
+
+    /// Whether this end receives with slots ([`Link::recv_with`](crate::Link::recv_with)), so that a peer that chooses the
+    /// way copies large payloads into segments, which are mapped here, rather than through the socket.
+    #[must_use]
+    pub fn slots(mut self, slots: bool) -> Self {
+        self.slots = slots;
+        self
+    }
+
+    /// Who is at the other end, as far as segments go, instead of an audience for each link: for links that all get the
+    /// same payloads, so that segments that have been passed to all of them can be used again.
+    #[must_use]
+    pub fn audience(mut self, audience: Audience) -> Self {
+        self.audience = Some(audience);
+        self
+    }
+
+    pub(crate) fn audience_or_new(&self) -> Audience {
+        self.audience.unwrap_or_default()
+    }
+
+    pub(crate) fn has_slots(&self) -> bool {
+        self.slots
+    }
+
+    /// Whether the way is not prescribed.
+    pub(crate) fn chooses(&self) -> bool {
+        self.preference == Preference::Auto
+    }
+
+    pub(crate) fn segment_auto(&self) -> u64 {
+        self.segment_from
+    }
+
+    /// Bytes of a lane of the ring as a power of two, if there is to be one.
+    pub(crate) fn ring_size(&self) -> Option<u32> {
+        let bytes = self.ring.clamp(1 << SIZES.start(), 1 << SIZES.end());
+        (self.ring > 0).then(|| bytes.next_power_of_two().trailing_zeros())
+    }
+
+    /// Bytes of the smallest payload that is copied through the ring, if any is.
+    pub(crate) fn ring_bytes(&self) -> Option<u64> {
+        (self.preference == Preference::Ring).then_some(self.ring_from)
+    }
+
+    pub(crate) fn spin_time(&self) -> Duration {
+        static CORES: OnceLock<usize> = OnceLock::new();
+        let cores = CORES.get_or_init(|| thread::available_parallelism().map_or(1, NonZero::get));
+        if *cores > 1 {
+            self.spin
+        } else {
+            Duration::ZERO
+        }
+    }
+
+    pub(crate) fn is_trusted(&self) -> bool {
+        self.trusted
     }
 
     pub(crate) fn segment_bytes(&self) -> Option<u64> {

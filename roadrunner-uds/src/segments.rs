@@ -5,7 +5,7 @@
 //! | bytes | what |
 //! | --- | --- |
 //! | 0..4 | number of the segment, below 64; the peer that sends chooses it |
-//! | 4..8 | 1 if the segment's descriptor comes with the frame, and takes the place of an earlier one of this number; 0 if the receiver has it |
+//! | 4..8 | bit 0: the segment's descriptor comes with the frame, and takes the place of an earlier one of this number; else the receiver has it. Bit 1: its mappings stay at both ends, which only a trusted link allows |
 //! | 8..16 | bytes of the segment, which the payload starts at the start of |
 //!
 //! The receiver says `release` when nobody there looks at the payload any more: then the sender may use the segment again.
@@ -15,7 +15,7 @@ use crate::socket::Socket;
 use roadrunner_core::frame::{FrameError, Header, Kind};
 use roadrunner_core::stream::{read_all, Carried, Start};
 use roadrunner_core::{Deadline, Payload, Span, TransferError};
-use roadrunner_mem::{Audience, Segment, SharedPayload, SlotOptions, Slots, PAGE_SIZE};
+use roadrunner_mem::{Audience, Segment, SharedPayload, SlotOptions, Slots, Trust, PAGE_SIZE};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
@@ -24,6 +24,9 @@ const MOST_SEGMENTS: usize = 64;
 /// Payloads that a peer may have without having released them.
 const MOST_OUT: usize = 64;
 const REFERENCE_LEN: usize = 16;
+/// Flags of a reference.
+const PASSED: u32 = 1;
+const STAYS: u32 = 2;
 
 /// Sequence numbers of payloads that nobody here looks at any more.
 type Released = Arc<Mutex<Vec<u64>>>;
@@ -32,6 +35,8 @@ type Released = Arc<Mutex<Vec<u64>>>;
 #[derive(Debug)]
 pub(crate) struct Segments {
     audience: Audience,
+    /// On a trusted link.
+    pub(crate) trust: Option<Trust>,
     /// Segments that payloads are copied into.
     pool: Slots,
     /// What the peer has been passed, by number.
@@ -56,10 +61,10 @@ struct Known {
 }
 
 impl Segments {
-    pub(crate) fn new(limit: u64) -> Self {
-        let audience = Audience::new();
+    pub(crate) fn new(limit: u64, audience: Audience) -> Self {
         Self {
             audience,
+            trust: None,
             pool: Slots::for_audience(SlotOptions::default(), audience),
             known: Vec::new(),
             out: HashMap::new(),
@@ -110,11 +115,17 @@ impl Segments {
         };
         let mut frame = start.header(carried).to_vec();
         frame.extend((number as u32).to_le_bytes());
-        frame.extend(u32::from(!known).to_le_bytes());
+        let passed = if known { 0 } else { PASSED };
+        let stays = if payload.is_trusted() { STAYS } else { 0 };
+        frame.extend((passed | stays).to_le_bytes());
         frame.extend((segment.len() as u64).to_le_bytes());
         let mut descriptor = None;
         if !known {
-            descriptor = Some(segment.pass_to(self.audience).map_err(failed)?);
+            let passed = match payload.is_trusted() {
+                true => segment.entrust_to(self.audience),
+                false => segment.pass_to(self.audience),
+            };
+            descriptor = Some(passed.map_err(failed)?);
         }
         while *sent < frame.len() as u64 {
             let rest = &frame[*sent as usize..];
@@ -162,7 +173,7 @@ impl Segments {
         self.got = 0;
         let [n0, n1, n2, n3, p0, p1, p2, p3, len @ ..] = self.reference;
         let number = u32::from_le_bytes([n0, n1, n2, n3]) as usize;
-        let passed = u32::from_le_bytes([p0, p1, p2, p3]);
+        let flags = u32::from_le_bytes([p0, p1, p2, p3]);
         let len = u64::from_le_bytes(len);
         let wrong = |field| TransferError::from(FrameError::Field(field));
         if number >= MOST_SEGMENTS {
@@ -172,8 +183,19 @@ impl Segments {
         if len > self.limit.max(1).next_multiple_of(PAGE_SIZE as u64) {
             return Err(wrong("length of a segment"));
         }
-        let segment = match (passed, socket.take_passed()) {
-            (1, Some(descriptor)) => {
+        if flags & !(PASSED | STAYS) != 0 {
+            return Err(wrong("unused field"));
+        }
+        let trust = match flags & STAYS {
+            0 => None,
+            _ => Some(self.trust.ok_or_else(|| {
+                TransferError::Refused(
+                    "the peer keeps a payload mapped, and this link is strict".to_owned(),
+                )
+            })?),
+        };
+        let segment = match (flags & PASSED, socket.take_passed()) {
+            (PASSED, Some(descriptor)) => {
                 let segment = Arc::new(Segment::from_received(descriptor, len)?);
                 if self.theirs.len() <= number {
                     self.theirs.resize(number + 1, None);
@@ -181,19 +203,22 @@ impl Segments {
                 self.theirs[number] = Some(segment.clone());
                 segment
             }
-            (0, None) => match self.theirs.get(number) {
+            (_, None) if flags & PASSED == 0 => match self.theirs.get(number) {
                 Some(Some(segment)) if segment.len() as u64 == len => segment.clone(),
                 _ => return Err(FrameError::Unexpected("a segment that was not passed").into()),
             },
-            (1, None) => {
+            (_, None) => {
                 return Err(FrameError::Unexpected("a segment without a descriptor").into())
             }
-            (0, Some(_)) => return Err(surplus().into()),
-            _ => return Err(wrong("unused field")),
+            (_, Some(_)) => return Err(surplus().into()),
         };
         let (released, sequence) = (self.released.clone(), start.sequence());
-        SharedPayload::received(segment, start.len(), carried.copies, move || {
+        let payload = SharedPayload::received(segment, start.len(), carried.copies, move || {
             locked(&released).push(sequence);
+        })?;
+        Ok(match trust {
+            Some(trust) => payload.trusted_by(trust),
+            None => payload,
         })
     }
 

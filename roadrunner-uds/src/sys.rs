@@ -1,13 +1,16 @@
 //! The unsafe code of this crate: the system calls that move payloads between a socket and raw memory, and descriptors
-//! from process to process.
+//! from process to process; and memory that two processes map.
 //!
 //! They take addresses instead of slices, because a Rust slice would promise that nobody else writes the bytes.
 
 use nix::errno::Errno;
 use nix::libc;
 use roadrunner_core::Span;
+use roadrunner_mem::Segment;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::ptr::NonNull;
+use std::sync::atomic::AtomicU64;
 
 /// Descriptors that are taken in with one call; with more the message counts as cut.
 const MOST: usize = 4;
@@ -145,6 +148,67 @@ pub(crate) fn send(
         )
     };
     usize::try_from(count).map_err(|_| Errno::last().into())
+}
+
+/// A mapping of a whole segment that the peer has mapped as well, and may write to at any moment.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    start: NonNull<u8>,
+    len: usize,
+}
+
+// SAFETY: it owns its mapping alone, and nothing about a mapping belongs to a thread.
+unsafe impl Send for Shared {}
+// SAFETY: a shared reference gives atomic words, and spans, which are made for bytes that others write meanwhile.
+unsafe impl Sync for Shared {}
+
+impl Shared {
+    /// Maps a segment to be read and written to.
+    pub(crate) fn map(segment: &Segment) -> io::Result<Self> {
+        let len = segment.len();
+        // SAFETY: a new mapping where the kernel finds room takes no memory from anybody. The segment is `len` bytes long
+        // and cannot shrink, so that no page of it can be missing.
+        let start = unsafe {
+            libc::mmap(
+                std::ptr::null_mut(),
+                len,
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_SHARED,
+                segment.as_fd().as_raw_fd(),
+                0,
+            )
+        };
+        if start == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        let start = NonNull::new(start.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
+        Ok(Self { start, len })
+    }
+
+    /// The word at this place, a multiple of 8.
+    pub(crate) fn word(&self, at: usize) -> &AtomicU64 {
+        assert!(at % 8 == 0 && at < self.len, "a word of the ring");
+        // SAFETY: the mapping starts at a page and is whole pages long, so that all 8 bytes are in it, aligned, for as long
+        // as `self` is borrowed. This process reaches them by atomic operations only; what the peer does to them is
+        // outside this program, and any value is a valid one.
+        unsafe { AtomicU64::from_ptr(self.start.add(at).cast().as_ptr()) }
+    }
+
+    /// `len` bytes from this place on.
+    pub(crate) fn span(&self, at: usize, len: usize) -> Span<'_> {
+        let end = at.checked_add(len);
+        assert!(end.is_some_and(|end| end <= self.len), "within the ring");
+        // SAFETY: checked to lie in the mapping, which stays, readable and writable, for as long as `self` is borrowed. No
+        // reference to bytes that a span is made of is: words lie elsewhere.
+        unsafe { Span::from_raw_parts(self.start.add(at), len) }
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        // SAFETY: the pages are this value's own, and nothing that borrows it is left.
+        unsafe { libc::munmap(self.start.as_ptr().cast(), self.len) };
+    }
 }
 
 fn empty_message() -> libc::msghdr {

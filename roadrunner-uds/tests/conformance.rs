@@ -4,21 +4,56 @@ use roadrunner_core::stream::INLINE_LIMIT;
 use roadrunner_core::testing::{
     say_hello, soon, ByHand, Case, Expected, Fixture, InFlight, Missing, Stranger,
 };
-use roadrunner_core::{conformance, LinearMemory, Method, DEFAULT_LIMIT};
+use roadrunner_core::{conformance, Deadline, LinearMemory, Method, DEFAULT_LIMIT};
 use roadrunner_mem::{PageBuffer, PAGE_SIZE};
 use roadrunner_uds::{connect, pair, Address, Link, Listener, Options, Preference, UnixWire};
+use slot_link::{slot_link, By, SlotLink};
 use std::ops::RangeInclusive;
 use std::os::unix::net::UnixStream;
 use std::thread;
+use std::time::Duration;
+
+mod slot_link;
 
 conformance!(inline, Unix(Method::Inline));
 conformance!(write, Unix(Method::Write));
 conformance!(splice, Unix(Method::Splice));
 conformance!(segment, Unix(Method::Map));
+conformance!(ring, Unix(Method::Copy));
+conformance!(
+    slot,
+    BySlots {
+        by: By::Loan,
+        trusted: false
+    }
+);
+conformance!(
+    slot_trusted,
+    BySlots {
+        by: By::Loan,
+        trusted: true
+    }
+);
+conformance!(
+    shared,
+    BySlots {
+        by: By::Share,
+        trusted: false
+    }
+);
 
 /// Bytes from which payloads are spliced, or copied into segments, here.
 const LARGE: u64 = 64 << 10;
 const PAGE: u64 = PAGE_SIZE as u64;
+
+/// Whoever has waited once waits at the ring.
+fn at_the_ring((mut a, mut b): (Link, Link)) -> (Link, Link) {
+    for end in [&mut a, &mut b] {
+        let heard = end.listen(Deadline::after(Duration::from_millis(1)));
+        assert!(matches!(heard, Ok(false)), "{heard:?}");
+    }
+    (a, b)
+}
 
 /// UNIX sockets, by one of the methods.
 struct Unix(Method);
@@ -28,12 +63,16 @@ impl Unix {
         let preference = match self.0 {
             Method::Splice => Preference::Splice,
             Method::Map => Preference::Segment,
+            Method::Copy => Preference::Ring,
             _ => Preference::Write,
         };
         Options::default()
             .prefer(preference)
             .splice_from(LARGE)
             .segment_from(LARGE)
+            .ring_from(LARGE)
+            // By hand there is no ring, so that bytes can be counted.
+            .ring(if self.0 == Method::Copy { 64 << 10 } else { 0 })
     }
 
     fn splices(&self, case: Case) -> bool {
@@ -51,7 +90,11 @@ impl Fixture for Unix {
     }
 
     fn open(&self, limit: u64) -> (Link, Link) {
-        pair("test", &self.options().limit(limit)).expect("a pair")
+        let both = pair("test", &self.options().limit(limit)).expect("a pair");
+        match self.0 {
+            Method::Copy => at_the_ring(both),
+            _ => both,
+        }
     }
 
     fn expected(&self, case: Case) -> Expected {
@@ -63,6 +106,8 @@ impl Fixture for Unix {
                 sent: (Method::Map, 1),
                 delivered: (Method::Copy, 2),
             },
+            // Into the ring and out of it.
+            LARGE.. if self.0 == Method::Copy => Expected::by(Method::Copy, 1, 2),
             _ if self.splices(case) => Expected::by(Method::Splice, 0, 1),
             0..=INLINE_LIMIT => Expected::by(Method::Inline, copies, 2 * copies),
             _ => Expected::by(Method::Write, copies, 2 * copies),
@@ -70,7 +115,7 @@ impl Fixture for Unix {
     }
 
     /// The socket's buffer, which the system doubles and in which each message counts for more than its bytes; and up to 64
-    /// segments.
+    /// segments. Each entry of the ring takes at least 64 bytes.
     fn in_flight(&self) -> InFlight {
         InFlight {
             bytes: if self.0 == Method::Map {
@@ -78,14 +123,19 @@ impl Fixture for Unix {
             } else {
                 2 << 20
             },
-            messages: 4096,
+            messages: 8192,
         }
+    }
+
+    /// What does not fit in the ring waits until the rest does.
+    fn waits_for_receiver(&self, case: Case) -> bool {
+        self.0 == Method::Copy && case.len >= LARGE
     }
 
     fn lengths(&self) -> RangeInclusive<u64> {
         match self.0 {
             Method::Inline => 0..=INLINE_LIMIT,
-            Method::Splice | Method::Map => LARGE..=DEFAULT_LIMIT,
+            Method::Splice | Method::Map | Method::Copy => LARGE..=DEFAULT_LIMIT,
             _ => INLINE_LIMIT + 1..=DEFAULT_LIMIT,
         }
     }
@@ -102,9 +152,9 @@ impl Fixture for Unix {
         true
     }
 
-    /// What is in a segment cannot stop at a byte; tests/hostile.rs has what can go wrong with one.
+    /// What is in a segment or a ring cannot stop at a byte; tests/hostile.rs has what can go wrong with one.
     fn by_hand(&self, limit: u64) -> Result<ByHand<Link>, Missing> {
-        if self.0 == Method::Map {
+        if matches!(self.0, Method::Map | Method::Copy) {
             return Err(Missing::NotApplicable);
         }
         let (ours, mut theirs) = UnixStream::pair().expect("sockets");
@@ -142,5 +192,62 @@ impl Fixture for Unix {
             ("who connected, as it sees it".to_owned(), connected),
             ("another user who listens".to_owned(), listening),
         ])
+    }
+}
+
+/// Functions that produce their payloads in slots, or share them, with a ring for what is said about them.
+struct BySlots {
+    by: By,
+    trusted: bool,
+}
+
+impl Fixture for BySlots {
+    type Link = SlotLink;
+
+    fn name(&self) -> &str {
+        match (self.by, self.trusted) {
+            (By::Share, _) => "shared",
+            (By::Loan, false) => "slot",
+            (By::Loan, true) => "trusted slot",
+        }
+    }
+
+    fn open(&self, limit: u64) -> (SlotLink, SlotLink) {
+        let options = Options::default().limit(limit).trusted(self.trusted);
+        let both = pair("test", &options).expect("a pair");
+        slot_link(at_the_ring(both), self.by)
+    }
+
+    fn expected(&self, _case: Case) -> Expected {
+        match self.by {
+            By::Loan => Expected::by(Method::Slot, 0, 0),
+            By::Share => Expected::by(Method::Map, 1, 1),
+        }
+    }
+
+    /// 64 payloads that are not released.
+    fn in_flight(&self) -> InFlight {
+        InFlight {
+            bytes: 8 << 20,
+            messages: 64,
+        }
+    }
+
+    fn lengths(&self) -> RangeInclusive<u64> {
+        1..=DEFAULT_LIMIT
+    }
+
+    fn holds_descriptors(&self) -> bool {
+        true
+    }
+
+    /// What is in a segment cannot stop at a byte; tests/hostile.rs has what can go wrong with one.
+    fn by_hand(&self, _limit: u64) -> Result<ByHand<SlotLink>, Missing> {
+        Err(Missing::NotApplicable)
+    }
+
+    /// Who may be there is the same question for all methods.
+    fn strangers(&self) -> Result<Vec<Stranger<SlotLink>>, Missing> {
+        Err(Missing::NotApplicable)
     }
 }

@@ -1,10 +1,11 @@
 //! Whatever system call fails, wherever a transfer is cut short and whenever a peer dies: the contract holds.
 
 use roadrunner_core::testing::host_memory;
-use roadrunner_core::{LinearMemory, Method};
+use roadrunner_core::{Deadline, LinearMemory, Method};
 use roadrunner_faults::{is_long, Call, Hop};
 use roadrunner_mem::PageBuffer;
 use roadrunner_uds::{pair, Link, Options, Preference};
+use std::time::Duration;
 
 fn pages(len: u64) -> Box<dyn LinearMemory + Send> {
     Box::new(PageBuffer::new(len as usize).expect("memory"))
@@ -14,20 +15,37 @@ fn splicing() -> (Link, Link) {
     let options = Options::default()
         .prefer(Preference::Splice)
         .splice_from(0)
-        .chunk(8192);
+        .chunk(8192)
+        .ring(0);
     pair("faults", &options).expect("a pair")
 }
 
+/// Whose every byte goes through the socket.
 fn writing() -> (Link, Link) {
-    let options = Options::default().prefer(Preference::Write);
+    let options = Options::default().prefer(Preference::Write).ring(0);
     pair("faults", &options).expect("a pair")
 }
 
 fn passing() -> (Link, Link) {
     let options = Options::default()
         .prefer(Preference::Segment)
-        .segment_from(0);
+        .segment_from(0)
+        .ring(0);
     pair("faults", &options).expect("a pair")
+}
+
+/// Whose ends have both waited once, so that they wait at the ring.
+fn ringing() -> (Link, Link) {
+    let options = Options::default()
+        .prefer(Preference::Ring)
+        .ring_from(0)
+        .ring(4096);
+    let (mut a, mut b) = pair("faults", &options).expect("a pair");
+    for end in [&mut a, &mut b] {
+        let heard = end.listen(Deadline::after(Duration::from_millis(1)));
+        assert!(matches!(heard, Ok(false)), "{heard:?}");
+    }
+    (a, b)
 }
 
 /// Small enough to fail at every byte.
@@ -85,6 +103,26 @@ const SEGMENT: Hop<'static, Link> = Hop {
     ],
     ..INLINE
 };
+
+/// Through a ring that has to be filled several times.
+const RING: Hop<'static, Link> = Hop {
+    name: "uds, ring",
+    open: &ringing,
+    len: 20_000,
+    method: Method::Copy,
+    calls: &[],
+    ..INLINE
+};
+
+#[test]
+fn every_call_fails_while_copying_through_a_ring() {
+    RING.sweep();
+}
+
+#[test]
+fn calls_fail_at_random_while_copying_through_a_ring() {
+    RING.at_random();
+}
 
 #[test]
 fn every_call_fails_while_passing_a_segment() {

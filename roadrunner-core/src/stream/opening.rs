@@ -30,7 +30,9 @@ impl<W: Wire> Opening<W> {
     /// # Errors
     /// [`Protocol`](TransferError::Protocol) if the name is too long.
     pub fn connect(wire: W, name: &str, limit: u64) -> Result<Self, TransferError> {
-        let hello = Hello::new(limit, name)?.with_checksums(wire.checksums());
+        let hello = Hello::new(limit, name)?
+            .with_checksums(wire.checksums())
+            .with_offers(wire.offers());
         let mut opening = Self::accept(wire, limit);
         opening.name = Some(name.to_owned());
         opening.ours = hello.encode();
@@ -75,9 +77,13 @@ impl<W: Wire> Opening<W> {
             &mut self.got,
             deadline,
         )?;
+        wire.meet(theirs.offers())?;
         if self.name.is_none() {
             let hello = Hello::new(self.limit, theirs.name())?;
-            self.ours = hello.with_checksums(wire.checksums()).encode();
+            self.ours = hello
+                .with_checksums(wire.checksums())
+                .with_offers(wire.offers())
+                .encode();
             write_all(wire, &self.ours, Span::empty(), &mut self.sent, deadline)?;
         }
         let checksums = wire.checksums().agree(theirs.checksums())?;
@@ -102,7 +108,8 @@ fn read_hello<W: Wire>(
     if *got < HEADER {
         read_all(wire, Span::from_slice(header), 0, got, deadline)?;
     }
-    body.resize(Hello::body_len(&Header::decode(header)?)?, 0);
+    let header = Header::decode(header)?;
+    body.resize(Hello::body_len(&header)?, 0);
     let mut of_body = *got - HEADER;
     let read = read_all(
         wire,
@@ -113,5 +120,5 @@ fn read_hello<W: Wire>(
     );
     *got = HEADER + of_body;
     read?;
-    Ok(Hello::decode_body(body)?)
+    Ok(Hello::decode_body(body)?.with_offers(header.sequence))
 }

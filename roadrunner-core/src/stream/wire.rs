@@ -100,6 +100,21 @@ pub trait Wire {
     /// them.
     fn opened(&mut self, _checksums: bool) {}
 
+    /// What this end can do beside what every link can, for its hello: a set of bits whose meaning is the transport's. On
+    /// the side that accepts it is asked for after [`meet`](Self::meet). By default nothing.
+    fn offers(&self) -> u64 {
+        0
+    }
+
+    /// The peer's hello is here, and offers this. Bits that this end does not know are to be ignored. It may be called
+    /// again, with the same, before the link is open.
+    ///
+    /// # Errors
+    /// What is wrong with an offer.
+    fn meet(&mut self, _theirs: u64) -> Result<(), TransferError> {
+        Ok(())
+    }
+
     /// Something that the peer said beside payloads and that is about segments: [`Kind::Release`] or
     /// [`Kind::Retirement`].
     ///

@@ -88,6 +88,17 @@ impl Lent {
         Some(Region::new(place.offset, len))
     }
 
+    /// Takes it out of the memory although a receiver has it for good; whether it is parked then.
+    pub(super) fn withdraw(&mut self, memory: &mut dyn LinearMemory) -> bool {
+        if let (None, Some(place)) = (&self.view, self.place) {
+            self.view = place
+                .span(memory)
+                .ok()
+                .and_then(|span| View::take(span).ok());
+        }
+        self.view.is_some()
+    }
+
     pub(super) fn end_loan(&mut self) {
         self.loaned = false;
     }
@@ -106,8 +117,9 @@ impl Lent {
             return Ok(None);
         };
         let span = place.span(memory)?;
-        clear(span.split_at(len as usize).1);
         if trust.is_none() {
+            // A trusted receiver sees whatever is written here anyway.
+            clear(span.split_at(len as usize).1);
             let taken = View::take(span).map_err(|errno| failed("take a slot back", errno.into()));
             self.view = Some(taken?);
         }

@@ -62,6 +62,19 @@ impl SharedPayload {
         })
     }
 
+    /// The same, handed over by a trusted link, whose receiver has it mapped for good. For implementers of links.
+    #[must_use]
+    pub fn trusted_by(mut self, trust: Trust) -> Self {
+        self.trust = Some(trust);
+        self
+    }
+
+    /// Whether it was handed over to a trusted link, so that its mapping has stayed with its sender.
+    #[must_use]
+    pub fn is_trusted(&self) -> bool {
+        self.trust.is_some()
+    }
+
     /// Where it lies, from the segment's start on.
     #[must_use]
     pub fn segment(&self) -> &Arc<Segment> {
@@ -108,8 +121,11 @@ impl SharedPayload {
 pub struct Trust(u64);
 
 impl Trust {
-    /// For one link.
-    pub(crate) fn new() -> Self {
+    /// For one end of a link, or both ends if they are in one process. For implementers of links, which give it to nobody
+    /// but on the word of the operators of both ends.
+    #[must_use]
+    #[allow(clippy::new_without_default)] // trust is never there by default
+    pub fn new() -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         Self(NEXT.fetch_add(1, Ordering::Relaxed))
     }
