@@ -13,13 +13,16 @@ use std::error::Error;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-/// The payload is filled in a slot.
+/// The payload is filled in a slot, which may stay where it is.
 const SLOT: &str = "slot";
-const WAYS: [(&str, Preference); 4] = [
+const TRUSTED: &str = "trusted";
+const WAYS: [(&str, Preference); 6] = [
     ("write", Preference::Write),
     ("splice", Preference::Splice),
+    ("ring", Preference::Ring),
     ("segment", Preference::Segment),
     (SLOT, Preference::Auto),
+    (TRUSTED, Preference::Auto),
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -41,7 +44,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             &options(way, chunk),
             deadline(),
         )?;
-        return if way == SLOT {
+        return if [SLOT, TRUSTED].contains(&way.as_str()) {
             send_slots(link, bytes, rounds)
         } else {
             send(link, bytes, rounds)
@@ -60,6 +63,8 @@ fn options(way: &str, chunk: u64) -> Options {
         .chunk(chunk as usize)
         .splice_from(0)
         .segment_from(0)
+        .ring_from(0)
+        .trusted(way == TRUSTED)
 }
 
 fn deadline() -> Deadline {
@@ -149,7 +154,7 @@ fn send_slots(mut link: Link, bytes: u64, rounds: u64) -> Result<(), Box<dyn Err
         };
         fill(region.span(&mut memory)?, round as u8);
         let before = cpu()?;
-        let payload = slots.hand_over(&mut memory, region, None)?;
+        let payload = slots.hand_over(&mut memory, region, link.trust())?;
         let payload = payload.ok_or("the slot is not on loan")?;
         link.send_shared(&payload, deadline())?;
         if round > 0 {

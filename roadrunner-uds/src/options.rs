@@ -4,7 +4,7 @@ use crate::ring::SIZES;
 use roadrunner_core::DEFAULT_LIMIT;
 use roadrunner_mem::{Audience, Pipes, Pump};
 use std::num::NonZero;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::Duration;
 
@@ -29,6 +29,29 @@ pub enum Preference {
     Ring,
 }
 
+/// Which links are trusted, as far as this end goes.
+#[derive(Debug, Clone)]
+pub(crate) enum Trusts {
+    Nobody,
+    All,
+    Named(Arc<[String]>),
+}
+
+impl Trusts {
+    /// Whether it does not depend on the name of the link.
+    pub(crate) fn is_unconditional(&self) -> bool {
+        matches!(self, Self::All)
+    }
+
+    pub(crate) fn includes(&self, name: &str) -> bool {
+        match self {
+            Self::Nobody => false,
+            Self::All => true,
+            Self::Named(names) => names.iter().any(|one| one == name),
+        }
+    }
+}
+
 /// How to listen, to connect and to carry.
 ///
 /// ```
@@ -50,7 +73,7 @@ pub struct Options {
     ring: usize,
     ring_from: u64,
     spin: Duration,
-    trusted: bool,
+    trusts: Trusts,
     slots: bool,
     audience: Option<Audience>,
 }
@@ -72,7 +95,7 @@ impl Default for Options {
             ring: 256 << 10,
             ring_from: 64 << 10,
             spin: Duration::from_micros(50),
-            trusted: false,
+            trusts: Trusts::Nobody,
             slots: false,
             audience: None,
         }
@@ -175,7 +198,15 @@ impl Options {
     /// [`Link::trust`](crate::Link::trust). It counts only if the operators of both ends say so.
     #[must_use]
     pub fn trusted(mut self, trusted: bool) -> Self {
-        self.trusted = trusted;
+        self.trusts = if trusted { Trusts::All } else { Trusts::Nobody };
+        self
+    }
+
+    /// The same for links of these names only: for a listener, some of whose peers are trusted. A peer says itself how its
+    /// link is called.
+    #[must_use]
+    pub fn trust_links(mut self, names: impl IntoIterator<Item = String>) -> Self {
+        self.trusts = Trusts::Named(names.into_iter().collect());
         self
     }
 
@@ -233,8 +264,8 @@ impl Options {
         }
     }
 
-    pub(crate) fn is_trusted(&self) -> bool {
-        self.trusted
+    pub(crate) fn trust(&self) -> &Trusts {
+        &self.trusts
     }
 
     pub(crate) fn segment_bytes(&self) -> Option<u64> {

@@ -1,6 +1,6 @@
 //! A [`Wire`] over a connected UNIX stream socket.
 
-use crate::options::Options;
+use crate::options::{Options, Trusts};
 use crate::ring::{Ring, SIZES};
 use crate::segments::{surplus, Segments};
 use crate::socket::{Route, Socket};
@@ -69,7 +69,8 @@ pub struct UnixWire {
     ring_size: Option<u32>,
     /// The size of the ring that was joined.
     joined: Option<u32>,
-    /// What the operator of this end said.
+    /// What the operator of this end said, and what that means for this link, as far as it is known.
+    trusts: Trusts,
     trusted: bool,
     receives_slots: bool,
     /// The way is not prescribed.
@@ -139,7 +140,8 @@ impl UnixWire {
             },
             ring_size: options.ring_size(),
             joined: None,
-            trusted: options.is_trusted(),
+            trusted: options.trust().is_unconditional(),
+            trusts: options.trust().clone(),
             receives_slots: options.has_slots(),
             chooses: options.chooses(),
             segment_auto: options.segment_auto(),
@@ -296,7 +298,8 @@ impl Wire for UnixWire {
             | bit(self.receives_slots, RECEIVES_SLOTS)
     }
 
-    fn meet(&mut self, theirs: u64) -> Result<(), TransferError> {
+    fn meet(&mut self, name: &str, theirs: u64) -> Result<(), TransferError> {
+        self.trusted = self.trusts.includes(name);
         // Not once more, if this is called again.
         if self.trusted && theirs & TRUSTED != 0 && self.segments.trust.is_none() {
             self.segments.trust = Some(Trust::new());

@@ -20,8 +20,8 @@ use crate::sys::instance::{Callee, Instance, Value};
 use crate::sys::memory::overlap;
 use crate::sys::runtime::{Configuration, Run};
 use host::{HostFunction, HostState, Invocation};
-use roadrunner_core::{Deadline, Delivery, LinearMemory, Region, Sink, Transfer, TransferError};
-use roadrunner_mem::{Link, SlotReport};
+use roadrunner_core::{Deadline, Delivery, LinearMemory, Region, Sink, TransferError};
+use roadrunner_mem::{SlotReport, SlotTransfer};
 use slots::OwnSlots;
 use std::fmt;
 use std::sync::Arc;
@@ -77,6 +77,7 @@ impl Function {
             log,
             call_limit,
             slots,
+            audience,
         } = options;
         let max_pages = max_pages.unwrap_or(ALL_PAGES).min(ALL_PAGES);
         if module.min_pages() > max_pages.into() {
@@ -110,7 +111,7 @@ impl Function {
                     .to_owned(),
             ));
         }
-        let mut state = HostState::new(env, log, slots);
+        let mut state = HostState::new(env, log, slots, audience);
         let (host_imports, host_functions) = module.imports();
         let imports: Arc<[HostFunction]> = host_functions.into();
         let began = Instant::now();
@@ -241,14 +242,14 @@ impl Function {
         self.call(self.free, &[address(offset)]).map(drop)
     }
 
-    /// Receives a payload from another function of this process. One that was handed over is mapped into this function's
+    /// Receives a payload from another function of this process, or of this host. One that was handed over is mapped into this function's
     /// memory, if the function knows how to give it back, that is, imports `release`; else it is copied.
     ///
     /// # Errors
-    /// As for [`Link::recv_with`].
+    /// As for [`SlotTransfer::recv_with`].
     pub fn receive(
         &mut self,
-        link: &mut Link,
+        link: &mut dyn SlotTransfer,
         deadline: Deadline,
     ) -> Result<Delivery, TransferError> {
         if !self.imports.contains(&HostFunction::Release) {

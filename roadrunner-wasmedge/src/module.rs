@@ -153,6 +153,11 @@ impl Module {
         &self.inner.compiled
     }
 
+    /// Whether it may send to a successor of its choice.
+    pub(crate) fn sends(&self) -> bool {
+        self.inner.host_functions.contains(&HostFunction::Send)
+    }
+
     /// What it imports, and what each import is; in the same order.
     pub(crate) fn imports(&self) -> (&[HostImport], &[HostFunction]) {
         (&self.inner.imports, &self.inner.host_functions)

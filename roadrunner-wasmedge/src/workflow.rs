@@ -39,7 +39,7 @@
 //! edge that the file calls trusted two things give way, for the sake of speed: pages may come back to the sender with
 //! bytes of the receiver in them, and a function that writes to a buffer after it was sent may change what the receiver
 //! reads. Call an edge trusted only where both functions are yours. Neither a function nor a command line option can. It makes
-//! a difference in user mode; in the others every edge is strict.
+//! a difference between functions of one host, in user and kernel mode; over a network every edge is strict.
 
 mod hosts;
 
@@ -151,6 +151,17 @@ impl Workflow {
     #[must_use]
     pub fn function(&self, name: &str) -> Option<&FunctionSpec> {
         self.functions.iter().find(|function| function.name == name)
+    }
+
+    /// The neighbours of a function at edges that are trusted.
+    pub(crate) fn trusted_neighbours(&self, name: &str) -> Vec<String> {
+        let from = |function: &&FunctionSpec| function.trusted.iter().any(|to| to == name);
+        let before = self.functions.iter().filter(from).map(|f| f.name.clone());
+        let after = self
+            .function(name)
+            .into_iter()
+            .flat_map(|f| f.trusted.clone());
+        before.chain(after).collect()
     }
 
     /// The addresses of other hosts that functions run on, each once, in the order of the functions.

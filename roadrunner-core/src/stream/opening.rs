@@ -77,7 +77,8 @@ impl<W: Wire> Opening<W> {
             &mut self.got,
             deadline,
         )?;
-        wire.meet(theirs.offers())?;
+        let name = self.name.as_deref().unwrap_or(theirs.name());
+        wire.meet(name, theirs.offers())?;
         if self.name.is_none() {
             let hello = Hello::new(self.limit, theirs.name())?;
             self.ours = hello

@@ -106,12 +106,12 @@ pub trait Wire {
         0
     }
 
-    /// The peer's hello is here, and offers this. Bits that this end does not know are to be ignored. It may be called
-    /// again, with the same, before the link is open.
+    /// The peer's hello is here, for a link of this name. Of what it offers this end ignores what it does not know. It may be
+    /// called again, with the same, before the link is open.
     ///
     /// # Errors
     /// What is wrong with an offer.
-    fn meet(&mut self, _theirs: u64) -> Result<(), TransferError> {
+    fn meet(&mut self, _name: &str, _offers: u64) -> Result<(), TransferError> {
         Ok(())
     }
 

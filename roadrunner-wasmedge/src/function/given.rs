@@ -1,8 +1,8 @@
 //! What a function gives away.
 
 use crate::sys::memory::GuestMemory;
-use roadrunner_core::{Deadline, Payload, Receipt, Region, Transfer, TransferError};
-use roadrunner_mem::{Link, SharedPayload, Slots};
+use roadrunner_core::{Deadline, Payload, Receipt, Region, TransferError};
+use roadrunner_mem::{SharedPayload, SlotTransfer, Slots};
 use std::fmt;
 
 /// Bytes from which on a slot is handed over: taking its mapping out of one memory and putting it into another takes as
@@ -61,11 +61,15 @@ impl<'f> Given<'f> {
 
     /// Sends it to one receiver: a slot of 256 KiB or more is handed over, everything else goes the link's own way. The
     /// receiver gets it mapped where it receives with [`Function::receive`](super::Function::receive) or
-    /// [`Link::recv_with`].
+    /// [`SlotTransfer::recv_with`].
     ///
     /// # Errors
-    /// As for [`Link::send_shared`] and [`send`](Transfer::send).
-    pub fn send(mut self, link: &mut Link, deadline: Deadline) -> Result<Receipt, TransferError> {
+    /// As for [`SlotTransfer::send_shared`] and [`send`](roadrunner_core::Transfer::send).
+    pub fn send(
+        mut self,
+        link: &mut dyn SlotTransfer,
+        deadline: Deadline,
+    ) -> Result<Receipt, TransferError> {
         if let Some(slots) = self
             .slots
             .as_deref_mut()
@@ -86,7 +90,7 @@ impl<'f> Given<'f> {
         link.send(self.payload()?, deadline)
     }
 
-    /// Makes it a payload that any number of links can [send](Link::send_shared), each of whose receivers sees it as its
+    /// Makes it a payload that any number of links can [send](SlotTransfer::send_shared), each of whose receivers sees it as its
     /// own: a slot is handed over, anything else copied once.
     ///
     /// # Errors

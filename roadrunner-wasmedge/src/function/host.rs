@@ -11,7 +11,7 @@ use crate::sys::ast::ValueType::{I32, I64};
 use crate::sys::instance::{HostCalls, HostImport, Stop, Value};
 use crate::sys::memory::GuestMemory;
 use roadrunner_core::{Deadline, Region, TransferError};
-use roadrunner_mem::{SlotOptions, Slots};
+use roadrunner_mem::{Audience, SlotOptions, Slots};
 use std::panic::{catch_unwind, AssertUnwindSafe};
 
 /// The module that version 1 of the ABI is imported from.
@@ -89,13 +89,20 @@ pub(super) struct HostState {
 }
 
 impl HostState {
-    pub(super) fn new(env: Vec<(String, String)>, log: Log, slots: Option<SlotOptions>) -> Self {
+    pub(super) fn new(
+        env: Vec<(String, String)>,
+        log: Log,
+        slots: Option<SlotOptions>,
+        audience: Option<Audience>,
+    ) -> Self {
+        let slots = slots.map(|options| match audience {
+            Some(audience) => Slots::for_audience(options, audience),
+            None => Slots::new(options),
+        });
         Self {
             log,
             wasi: Wasi::new(env),
-            slots: slots.map_or(OwnSlots::None, |options| {
-                OwnSlots::Here(Slots::new(options))
-            }),
+            slots: slots.map_or(OwnSlots::None, OwnSlots::Here),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! How a function is set up.
 
-use roadrunner_mem::SlotOptions;
+use roadrunner_mem::{Audience, SlotOptions};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -68,6 +68,7 @@ pub struct FunctionOptions {
     pub(super) log: Log,
     pub(super) call_limit: Duration,
     pub(super) slots: Option<SlotOptions>,
+    pub(super) audience: Option<Audience>,
 }
 
 impl FunctionOptions {
@@ -86,6 +87,7 @@ impl FunctionOptions {
             log: Box::new(move |level, text| eprintln!("{label}: {level}: {text}")),
             call_limit: Duration::from_secs(10),
             slots: Some(slots),
+            audience: None,
         }
     }
 
@@ -120,11 +122,19 @@ impl FunctionOptions {
     }
 
     /// How much its slots may take, beside its memory; without any it can have none on loan, and receives none. Slots
-    /// pay where both ends of a link are in one process: other transports copy them, where they could splice or exchange
-    /// what lies in ordinary memory.
+    /// pay where both ends of a link are on one host: other transports copy them, where they could splice or exchange what
+    /// lies in ordinary memory.
     #[must_use]
     pub fn slots(mut self, options: Option<SlotOptions>) -> Self {
         self.slots = options;
+        self
+    }
+
+    /// Who outside the process gets everything that it ever sends: what has been passed to them is used again for them.
+    /// Without, a slot that leaves the process is not used again.
+    #[must_use]
+    pub fn audience(mut self, audience: Option<Audience>) -> Self {
+        self.audience = audience;
         self
     }
 }

@@ -11,6 +11,7 @@ use super::worker::{Emit, Task, Worker};
 use super::{Mode, NetworkMethod};
 use crate::module::Module;
 use roadrunner_core::Deadline;
+use roadrunner_mem::Audience;
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Write};
@@ -101,9 +102,14 @@ fn serve(emit: &Emit) -> Result<(), Failure> {
     let deadline = Deadline::after(Duration::from_millis(milliseconds_left));
     let module = Module::load(&task.module, cache.as_deref())
         .map_err(|error| Failure::new(error.to_string()))?;
-    let function = task.instantiate(&module, emit)?;
+    let audience = Audience::new();
+    let function = task.instantiate(&module, audience, emit)?;
     let listens = !task.predecessors.is_empty();
-    let gate = Gate::open(mode, network_method, &address, &secret, listens)?;
+    let options = match mode {
+        Mode::Network => Gate::tcp(network_method, &secret)?,
+        _ => Gate::unix(audience, &task.trusted),
+    };
+    let gate = Gate::open(options, &address, listens)?;
     emit(Event::Listening {
         address: gate.address(),
     });

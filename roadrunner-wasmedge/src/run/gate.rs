@@ -2,8 +2,9 @@
 
 use super::event::Failure;
 use super::links::Link;
-use super::{Mode, NetworkMethod};
+use super::NetworkMethod;
 use roadrunner_core::{Deadline, TransferError};
+use roadrunner_mem::Audience;
 use roadrunner_splice as tcp;
 use roadrunner_uds as unix;
 use std::io::ErrorKind;
@@ -19,36 +20,47 @@ enum Listener {
     Tcp(tcp::Listener),
 }
 
-enum Options {
-    Unix(unix::Options),
+/// How to listen and to connect.
+pub(crate) enum Options {
+    Unix(UnixOptions),
     Tcp(tcp::Options),
 }
 
+pub(crate) struct UnixOptions {
+    options: unix::Options,
+    /// Neighbours at trusted edges.
+    trusted: Vec<String>,
+}
+
 impl Gate {
+    /// Over UNIX sockets. Everybody who is connected to is of this audience; edges to and from the `trusted` ones are
+    /// trusted, if the other end says so too.
+    pub(crate) fn unix(audience: Audience, trusted: &[String]) -> Options {
+        Options::Unix(UnixOptions {
+            options: unix::Options::default().audience(audience),
+            trusted: trusted.to_vec(),
+        })
+    }
+
+    /// Over TCP.
+    pub(crate) fn tcp(method: NetworkMethod, secret: &str) -> Result<Options, Failure> {
+        let secret =
+            tcp::Secret::from_bytes(secret).map_err(|error| Failure::new(error.to_string()))?;
+        let options = tcp::Options::default().secret(secret);
+        Ok(Options::Tcp(options.prefer(method.into())))
+    }
+
     /// Listens at `address`, if anybody is to come.
-    pub(crate) fn open(
-        mode: Mode,
-        method: NetworkMethod,
-        address: &str,
-        secret: &str,
-        listens: bool,
-    ) -> Result<Self, Failure> {
-        let options = match mode {
-            Mode::Network => {
-                let secret = tcp::Secret::from_bytes(secret)
-                    .map_err(|error| Failure::new(error.to_string()))?;
-                let options = tcp::Options::default().secret(secret);
-                Options::Tcp(options.prefer(method.into()))
-            }
-            _ => Options::Unix(unix::Options::default()),
-        };
+    pub(crate) fn open(options: Options, address: &str, listens: bool) -> Result<Self, Failure> {
         let failed =
             |error: TransferError| Failure::new(format!("cannot listen at {address}: {error}"));
         let listener = match &options {
             _ if !listens => None,
-            Options::Unix(options) => {
+            Options::Unix(UnixOptions { options, trusted }) => {
                 let address = unix_address(address)?;
-                let listener = unix::Listener::bind(address, options.clone()).map_err(failed)?;
+                // A link is called like the function that it comes from.
+                let options = options.clone().trust_links(trusted.iter().cloned());
+                let listener = unix::Listener::bind(address, options).map_err(failed)?;
                 Some(Listener::Unix(listener))
             }
             Options::Tcp(options) => {
@@ -76,8 +88,11 @@ impl Gate {
         deadline: Deadline,
     ) -> Result<Link, Failure> {
         match &self.options {
-            Options::Unix(options) => {
-                unix::connect(&unix_address(address)?, from, options, deadline).map(unix_link)
+            Options::Unix(UnixOptions { options, trusted }) => {
+                let options = options
+                    .clone()
+                    .trusted(trusted.iter().any(|name| name == to));
+                unix::connect(&unix_address(address)?, from, &options, deadline).map(unix_link)
             }
             Options::Tcp(options) => tcp::connect(address, from, options, deadline).map(tcp_link),
         }

@@ -4,7 +4,7 @@ use super::event::Failure;
 use crate::function::Function;
 use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
 use roadrunner_core::{Deadline, Delivery, Transfer, TransferError};
-use roadrunner_mem::{Doorbell, PagePool, Policy};
+use roadrunner_mem::{Doorbell, PagePool, Policy, SlotTransfer};
 use std::os::fd::{AsFd, BorrowedFd};
 
 /// One end of an edge.
@@ -32,11 +32,12 @@ impl Link {
         }
     }
 
-    /// As a link in memory, if it is one.
-    pub(crate) fn memory(&mut self) -> Option<&mut roadrunner_mem::Link> {
+    /// As a link that carries slots, if it does: between functions of one host.
+    pub(crate) fn by_slots(&mut self) -> Option<&mut dyn SlotTransfer> {
         match self {
             Self::Memory(link) => Some(link),
-            _ => None,
+            Self::Unix(link) => Some(link.as_mut()),
+            Self::Tcp(_) => None,
         }
     }
 
@@ -46,9 +47,9 @@ impl Link {
         function: &mut Function,
         deadline: Deadline,
     ) -> Result<Delivery, TransferError> {
-        match self {
-            Self::Memory(link) => function.receive(link, deadline),
-            other => other.transfer().recv(function, deadline),
+        match self.by_slots() {
+            Some(link) => function.receive(link, deadline),
+            None => self.transfer().recv(function, deadline),
         }
     }
 

@@ -6,7 +6,7 @@ use super::links::{Inlets, Link};
 use super::worker::{Emit, Task, Worker};
 use crossbeam_channel::Sender;
 use roadrunner_core::Deadline;
-use roadrunner_mem::PagePool;
+use roadrunner_mem::{Audience, PagePool};
 use std::collections::HashMap;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::sync::Arc;
@@ -82,7 +82,8 @@ fn work(
     deadline: Deadline,
     emit: &Emit,
 ) -> Result<(), Failure> {
-    let function = task.instantiate(module, emit)?;
+    // Nothing leaves the process.
+    let function = task.instantiate(module, Audience::new(), emit)?;
     emit(Event::Listening { address: None });
     let worker = Worker {
         task,

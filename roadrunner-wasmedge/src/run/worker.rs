@@ -9,6 +9,7 @@ use crate::module::Module;
 use crate::workflow::FunctionSpec;
 use roadrunner_core::memory::preferred_alignment;
 use roadrunner_core::{Deadline, Payload, Region, Sink, TransferError};
+use roadrunner_mem::Audience;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::fmt::Write as _;
@@ -40,8 +41,10 @@ pub(crate) struct Task {
     pub(crate) input: Option<PathBuf>,
     /// The name of its output, if it has no successor.
     pub(crate) output: Option<String>,
-    /// Whether the function may have slots: they go from memory to memory within a process, and no other way.
+    /// Whether the function may have slots: they go from memory to memory within a host, and no other way.
     pub(crate) slots: bool,
+    /// Neighbours at edges that the workflow file trusts.
+    pub(crate) trusted: Vec<String>,
     /// Where outputs go.
     pub(crate) staging: PathBuf,
 }
@@ -57,15 +60,24 @@ impl Task {
             successors: spec.successors.clone(),
             input: spec.predecessors.is_empty().then(|| plan.input.clone()),
             output: spec.output.clone(),
-            slots: plan.mode == Mode::User,
+            slots: plan.mode != Mode::Network,
+            trusted: plan.workflow.trusted_neighbours(&spec.name),
             staging: plan.staging.clone(),
         }
     }
 
-    /// The function, ready to be called.
-    pub(crate) fn instantiate(&self, module: &Module, emit: &Emit) -> Result<Function, Failure> {
+    /// The function, ready to be called. If everything that it sends goes to all of its successors, they are the
+    /// `audience`.
+    pub(crate) fn instantiate(
+        &self,
+        module: &Module,
+        audience: Audience,
+        emit: &Emit,
+    ) -> Result<Function, Failure> {
         let log = emit.clone();
-        let mut options = FunctionOptions::new(&self.name);
+        let all_get_all = self.successors.len() < 2 || !module.sends();
+        let mut options =
+            FunctionOptions::new(&self.name).audience(all_get_all.then_some(audience));
         if !self.slots {
             options = options.slots(None);
         }
@@ -175,8 +187,8 @@ impl Worker<'_> {
     /// Shows a reply to all of several successors at once, where their links can and it is worth it; false if not.
     fn share_with_all(&mut self, region: Region) -> Result<bool, Failure> {
         let count = self.outlets.len();
-        let in_memory = |(_, link): &mut (String, Link)| link.memory().is_some();
-        if count < 2 || !self.outlets.iter_mut().all(in_memory) {
+        let by_slots = |(_, link): &mut (String, Link)| link.by_slots().is_some();
+        if count < 2 || !self.outlets.iter_mut().all(by_slots) {
             return Ok(false);
         }
         let began = monotonic_now();
@@ -195,7 +207,7 @@ impl Worker<'_> {
         for (at, (to, link)) in self.outlets.iter_mut().enumerate() {
             // Making it ready is the first one's time.
             let began = if at == 0 { began } else { monotonic_now() };
-            if let Some(link) = link.memory() {
+            if let Some(link) = link.by_slots() {
                 link.send_shared(&payload, self.deadline)
                     .map_err(|error| failed_sending(to, &error))?;
             }
@@ -236,7 +248,7 @@ impl Outlets<'_> {
     fn give_to(&mut self, at: usize, mut given: Given<'_>) -> Result<(), TransferError> {
         let (to, link) = &mut self.links[at];
         let began = monotonic_now();
-        match link.memory() {
+        match link.by_slots() {
             Some(link) => given.send(link, self.deadline)?,
             None => link.transfer().send(given.payload()?, self.deadline)?,
         };
