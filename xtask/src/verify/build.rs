@@ -4,6 +4,7 @@ use super::{quietly, Outcome, Package, Scene};
 use crate::build::{cargo, root};
 use anyhow::{Context as _, Result};
 use std::collections::BTreeSet;
+use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::Instant;
@@ -25,17 +26,21 @@ pub(super) fn packages(scene: &Scene) -> Result<Outcome> {
     let mut command = cargo();
     // All at once: each is built against the packages of the others, before any is published.
     command.args(["package", "--locked", "--allow-dirty", "--quiet"]);
+    // Elsewhere each time: cargo takes a package of the same version at the same place for the same, and would build against
+    // what an earlier run left.
+    fs::create_dir_all(package_directory())?;
+    let fresh = tempfile::tempdir_in(package_directory())?;
+    command.arg("--target-dir").arg(fresh.path());
     for package in scene.buildable() {
         command.args(["--package", &package.name]);
     }
     quietly(&mut command)?;
     let mut sizes = Vec::new();
     for Package { name, version, .. } in scene.buildable() {
-        let file = package_directory().join(format!("{name}-{version}.crate"));
-        let bytes = file
-            .metadata()
-            .with_context(|| file.display().to_string())?
-            .len();
+        let file = format!("{name}-{version}.crate");
+        let made = fresh.path().join("package").join(&file);
+        let bytes = fs::copy(&made, package_directory().join(file))
+            .with_context(|| made.display().to_string())?;
         sizes.push(format!("{name} {} kB", bytes.div_ceil(1000)));
     }
     Ok(scene.outcome(sizes.join(", ")))
