@@ -1,6 +1,6 @@
 //! What the small types of the crate say of themselves.
 
-use roadrunner_core::frame::{FrameError, Header, Hello, Kind, HEADER_LEN, MAX_NAME};
+use roadrunner_core::frame::{Checksums, FrameError, Header, Hello, Kind, HEADER_LEN, MAX_NAME};
 use roadrunner_core::memory::preferred_alignment;
 use roadrunner_core::{
     Backing, Deadline, HostMemory, LinearMemory, Method, Payload, Region, Sink, Span, TransferError,
@@ -222,4 +222,14 @@ fn io_errors_are_sorted() {
         sort(OutOfMemory),
         TransferError::Io { doing: "test", .. }
     ));
+}
+
+#[test]
+fn a_hello_says_what_it_was_given() {
+    for checksums in [Checksums::Unable, Checksums::Able, Checksums::Wanted] {
+        let hello = Hello::new(5, "name").expect("short");
+        let hello = hello.with_checksums(checksums).with_offers(6);
+        assert_eq!((hello.checksums(), hello.offers()), (checksums, 6));
+        assert_eq!((hello.limit(), hello.name()), (5, "name"));
+    }
 }
