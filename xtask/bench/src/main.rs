@@ -9,6 +9,7 @@
 //! | [`functions`] | the two functions of a workflow figure, on WasmEdge |
 //! | [`peer`] | this program once more, as the other process of an experiment |
 //! | [`results`] | rows and ratios, as JSON and as tables |
+//! | [`plots`], [`report`] | the same as pictures, and as a page |
 //! | [`mem`], [`uds`], [`net`], [`eval`] | the experiments |
 
 mod bench;
@@ -19,6 +20,8 @@ mod mem;
 mod net;
 mod payload;
 mod peer;
+mod plots;
+mod report;
 mod results;
 mod uds;
 mod usage;
@@ -136,6 +139,12 @@ fn run(arguments: &Arguments) -> Result<()> {
     let results = bench.finish();
     results.print();
     let file = results.write(&arguments.out)?;
-    eprintln!("{}", file.display());
+    eval::tables::write(&results, &arguments.out)?;
+    let plots = plots::of(&results);
+    for plot in &plots {
+        plot.write(&arguments.out)?;
+    }
+    let report = report::write(&results, &plots, &arguments.out)?;
+    eprintln!("{}\n{}", file.display(), report.display());
     Ok(())
 }

@@ -4,7 +4,7 @@ use super::hop::{Arrival, Departure};
 use super::http::Body;
 use super::ours::{consume, patient};
 use super::wasi::Program;
-use super::{Peerage, MB};
+use super::{Peerage, FANOUT, MB};
 use crate::bench::{Bench, Experiment};
 use crate::functions::{soon, Consumer, Producer};
 use crate::measure::{Candidate, Receipts, Watch};
@@ -18,7 +18,6 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Instant;
 
-const FANOUT: &str = "eval.fanout";
 const OURS: &str = "user-loaned";
 
 /// Receivers of the published experiment.

@@ -50,6 +50,6 @@ impl Departure {
 
 /// From the moment that a payload is there to the moment that it lies in the other function's memory, as bytes: the
 /// latency that the ratios are about.
-pub(super) const HOP: &str = "hop";
+pub(crate) const HOP: &str = "hop";
 /// The part of a hop in which bytes become JSON, and JSON bytes.
 pub(super) const SERIALIZE: &str = "serialize";

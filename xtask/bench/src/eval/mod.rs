@@ -10,6 +10,8 @@ mod native;
 mod ours;
 mod plain;
 mod prototype;
+mod published;
+pub(crate) mod tables;
 mod wasi;
 
 use crate::bench::{Bench, Experiment};
@@ -18,7 +20,8 @@ use crate::measure::{Candidate, Measured};
 use crate::peer::Peers;
 use crate::results::{time, Ratio};
 use anyhow::{Context, Result};
-use hop::{HOP, SERIALIZE};
+pub(crate) use hop::HOP;
+use hop::SERIALIZE;
 use http::Body;
 use native::Stream;
 use ours::Mode;
@@ -37,6 +40,7 @@ pub(crate) const PEERS: Peers = &[
 ];
 
 const SEQUENTIAL: &str = "eval.sequential";
+const FANOUT: &str = "eval.fanout";
 const MB: u64 = 1_000_000;
 
 /// The sizes of the published experiment, in MB.
