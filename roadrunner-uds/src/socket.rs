@@ -13,10 +13,11 @@ use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-/// How often a ring is looked at before the socket is.
-const LOOKS: u32 = 64;
-/// Looks at the socket until others are let to the processor.
-const ROUNDS_ALONE: u32 = 4;
+/// How often a ring is looked at before others are let to the processor: about as long as a peer takes that runs on another.
+/// One that shares this processor can go on only then.
+const LOOKS: u32 = 20;
+/// How often others are let to the processor before the socket is looked at.
+const ROUNDS: u32 = 8;
 /// Bytes of frames that go through the ring by themselves: all without a payload, and those with a small one.
 const QUICK: usize = INLINE_LIMIT as usize + HEADER_LEN;
 /// Wakes that are read at a time at most: there is one for each time that this end slept.
@@ -273,7 +274,7 @@ impl Socket {
             let Some(left) = deadline.remaining() else {
                 return Err(io::ErrorKind::TimedOut.into());
             };
-            if rounds <= LOOKS * LOOKS {
+            if rounds <= LOOKS * 100 {
                 std::thread::yield_now();
             } else {
                 std::thread::sleep(nap.min(left));
@@ -373,15 +374,15 @@ impl Socket {
             if before.elapsed() >= self.patience.now {
                 break;
             }
-            if !self.is_ready(PollFlags::POLLIN)?.is_empty() {
-                return Ok(true);
-            }
-            if deadline.has_passed() {
-                return Err(io::ErrorKind::TimedOut.into());
-            }
+            std::thread::yield_now();
             rounds += 1;
-            if rounds > ROUNDS_ALONE {
-                std::thread::yield_now();
+            if !at_ring || rounds % ROUNDS == 0 {
+                if !self.is_ready(PollFlags::POLLIN)?.is_empty() {
+                    return Ok(true);
+                }
+                if deadline.has_passed() {
+                    return Err(io::ErrorKind::TimedOut.into());
+                }
             }
         }
         if let Some(ring) = &mut self.ring {
