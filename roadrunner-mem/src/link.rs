@@ -2,12 +2,13 @@
 
 use crate::budget;
 use crate::doorbell::Doorbell;
-use crate::lane::{Lane, Message};
+use crate::lane::{Lane, Message, Patience, Wait};
 use crate::pages::{exchangeable, Staged};
 use crate::policy::Policy;
 use crate::slots::{SharedPayload, SlotTransfer, Slots, Trust};
 use crate::sys::{Ending, Offer};
 use crate::transfer::receive_into;
+use crossbeam_utils::sync::Parker;
 use roadrunner_core::memory::preferred_alignment;
 use roadrunner_core::{
     Deadline, Delivery, Method, Payload, Receipt, Sink, Transfer, TransferError,
@@ -19,16 +20,23 @@ use std::sync::Arc;
 pub fn link(policy: Policy) -> (Link, Link) {
     let policy = Arc::new(policy);
     let trust = policy.trusted.then(Trust::new);
-    let (there, back) = (Arc::new(Lane::default()), Arc::new(Lane::default()));
-    let end = |outgoing: &Arc<Lane>, incoming: &Arc<Lane>| Link {
+    let (here, there) = (Parker::new(), Parker::new());
+    let to_there = Arc::new(Lane::new(&policy, &here, &there));
+    let to_here = Arc::new(Lane::new(&policy, &there, &here));
+    let end = |outgoing: &Arc<Lane>, incoming: &Arc<Lane>, parker| Link {
         outgoing: outgoing.clone(),
         incoming: incoming.clone(),
+        patience: Patience::new(policy.spin),
         policy: policy.clone(),
+        parker,
         trust,
         closed: false,
         broken: false,
     };
-    (end(&there, &back), end(&back, &there))
+    (
+        end(&to_there, &to_here, here),
+        end(&to_here, &to_there, there),
+    )
 }
 
 /// One end of a link within a process.
@@ -45,6 +53,8 @@ pub struct Link {
     outgoing: Arc<Lane>,
     incoming: Arc<Lane>,
     policy: Arc<Policy>,
+    parker: Parker,
+    patience: Patience,
     trust: Option<Trust>,
     closed: bool,
     broken: bool,
@@ -83,9 +93,10 @@ impl Link {
                     .to_owned(),
             ));
         }
+        let wait = self.wait(deadline);
         let room = self
             .outgoing
-            .wait_for_room(payload.len(), &self.policy, deadline);
+            .wait_for_room(payload.len(), &self.policy, wait);
         let sent = room.and_then(|()| self.outgoing.push(Message::Shared(payload.again())));
         self.judge(sent)?;
         Ok(Receipt::new(
@@ -120,6 +131,14 @@ impl Link {
         self.trust
     }
 
+    fn wait(&self, deadline: Deadline) -> Wait<'_> {
+        Wait {
+            parker: &self.parker,
+            patience: &self.patience,
+            deadline,
+        }
+    }
+
     fn check_send(&self, len: u64) -> Result<(), TransferError> {
         if self.closed {
             return Err(TransferError::Closed);
@@ -136,11 +155,11 @@ impl Link {
         deadline: Deadline,
     ) -> Result<Receipt, TransferError> {
         let (len, region) = (payload.len(), payload.region());
-        self.outgoing.wait_for_room(len, &self.policy, deadline)?;
+        self.outgoing
+            .wait_for_room(len, &self.policy, self.wait(deadline))?;
         if self.policy.inlines(len) {
-            let mut bytes = vec![0; len as usize].into_boxed_slice();
-            payload.span()?.copy_to_slice(&mut bytes);
-            self.outgoing.push(Message::Inline(bytes))?;
+            let message = self.outgoing.message(payload.span()?);
+            self.outgoing.push(message)?;
             return Ok(Receipt::new(len, Method::Inline, u8::from(len > 0)));
         }
         let whole_pages = exchangeable(payload.memory(), region)?;
@@ -165,12 +184,16 @@ impl Link {
         let len = payload.len();
         let mut published = None;
         let publish = |offer: Arc<Offer>| {
-            if self.outgoing.push(Message::Offer(offer.clone())).is_err() {
+            if !self.outgoing.offer(offer.clone()) {
                 offer.end(Ending::Orphaned);
             }
             published = Some(offer);
         };
-        let ending = Offer::lend(payload.span()?, publish, deadline);
+        let wait = |offer: &Offer| {
+            let wait = self.wait(deadline);
+            self.outgoing.wait_for_end(offer, wait)
+        };
+        let ending = Offer::lend(payload.span()?, publish, wait);
         if let Some(offer) = published {
             self.outgoing.remove(&offer);
         }
@@ -192,7 +215,7 @@ impl Link {
         deadline: Deadline,
     ) -> Result<Delivery, TransferError> {
         loop {
-            let message = self.incoming.next(deadline)?;
+            let message = self.incoming.next(self.wait(deadline))?;
             let len = message.len();
             let message = match message {
                 Message::Shared(payload) => {
@@ -218,11 +241,18 @@ impl Link {
                 },
             };
             let region = sink.reserve(len, preferred_alignment(len))?;
+            let inlined = Receipt::new(len, Method::Inline, if len > 0 { 2 } else { 0 });
             let received = receive_into(sink, region, len, |sink| match message {
+                Message::Small(_, bytes) => {
+                    region
+                        .span(sink.memory())?
+                        .copy_from_slice(&bytes[..len as usize]);
+                    Ok(Some(inlined))
+                }
                 Message::Inline(bytes) => {
                     region.span(sink.memory())?.copy_from_slice(&bytes);
-                    let copies = if len > 0 { 2 } else { 0 };
-                    Ok(Some(Receipt::new(len, Method::Inline, copies)))
+                    self.incoming.recycle(bytes);
+                    Ok(Some(inlined))
                 }
                 Message::Staged(staged) => {
                     let (method, copies, used) = staged.put(sink, region)?;

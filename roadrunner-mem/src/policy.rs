@@ -2,6 +2,7 @@
 
 use crate::pool::PagePool;
 use roadrunner_core::{Method, TransferError, DEFAULT_LIMIT};
+use std::time::Duration;
 
 /// The thresholds and limits of a link. The defaults were measured on a 2-core x86-64 virtual machine with Linux 6.18.
 #[derive(Debug, Clone)]
@@ -14,10 +15,15 @@ pub struct Policy {
     /// are asked for aligned regions. Below it a copy is faster than the system calls; within one thread, with pages that
     /// have to be cleared, up to about 1.5 MiB.
     pub exchange: u64,
-    /// Payloads in flight in one direction at most; beyond it `send` waits. At least 1; 64.
+    /// Payloads in flight in one direction at most; beyond it `send` waits. At least 1, and no more than 4,096,
+    /// for which there is room from the beginning; 64.
     pub messages: usize,
     /// Bytes in flight in one direction at most, a single larger payload excepted; beyond it `send` waits. 256 MiB.
     pub bytes: u64,
+    /// How long an end that waits looks for what it waits for before it sleeps, at most: less where that was in vain before,
+    /// and not at all on a machine with one processor. To wake a sleeper up takes 50 microseconds, to be seen by one who
+    /// looks less than one. Zero never looks. 50 microseconds.
+    pub spin: Duration,
     /// Bytes of the longest payload; a longer one is refused. 4 GiB - 1.
     pub limit: u64,
     /// Where pages come from that take the place of exchanged ones, and where those go whose place these take. Links and
@@ -37,6 +43,7 @@ impl Default for Policy {
             exchange: 1 << 20,
             messages: 64,
             bytes: 256 << 20,
+            spin: Duration::from_micros(50),
             limit: DEFAULT_LIMIT,
             pool: PagePool::default(),
             trusted: false,

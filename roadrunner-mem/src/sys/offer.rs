@@ -1,84 +1,66 @@
 //! A payload that stays where it is until the receiver has copied it: the sender waits meanwhile.
 
-use crate::doorbell::locked;
-use roadrunner_core::{Deadline, Span};
+use crossbeam_utils::Backoff;
+use roadrunner_core::Span;
 use std::ptr::NonNull;
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::Arc;
 
 /// Bytes that a sender offers to copy, seen from the receiver's thread.
 #[derive(Debug)]
 pub(crate) struct Offer {
     start: NonNull<u8>,
     len: usize,
-    stage: Mutex<Stage>,
-    changed: Condvar,
+    stage: AtomicU8,
 }
 
-// SAFETY: the pointer is followed in `take_into` only, in the stage `Copying`, during which the sender stays in `lend`,
-// whose span keeps the bytes mapped and borrowed. Everything else is behind the mutex.
+// SAFETY: the pointer is followed in `take_into` only, in the stage `COPYING`, during which the sender stays in `lend`,
+// whose span keeps the bytes mapped and borrowed. Everything else is atomic.
 unsafe impl Send for Offer {}
-// SAFETY: as above; of several threads that call `take_into` one gets the stage `Copying`.
+// SAFETY: as above; of several threads that call `take_into` one gets the stage `COPYING`.
 unsafe impl Sync for Offer {}
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Stage {
-    Waiting,
-    Copying,
-    Over(Ending),
-}
+/// Stages besides those of its endings: nobody has taken it yet, and it is being copied.
+const WAITING: u8 = 0;
+const COPYING: u8 = 1;
 
 /// How an offer ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
 pub(crate) enum Ending {
     /// The receiver has the bytes.
-    Taken,
+    Taken = 2,
     /// The receiver had no place for them.
-    Refused,
+    Refused = 3,
     /// The receiver is gone.
-    Orphaned,
+    Orphaned = 4,
     /// The deadline passed before the receiver began to copy.
-    Withdrawn,
+    Withdrawn = 5,
+}
+
+impl Ending {
+    const ALL: [Self; 4] = [Self::Taken, Self::Refused, Self::Orphaned, Self::Withdrawn];
 }
 
 impl Offer {
-    /// Offers the bytes of `span` to whoever `publish` gives the offer to, and waits for its end.
+    /// Offers the bytes of `span` to whoever `publish` gives the offer to, and waits for its end. `wait` waits until the
+    /// offer has [ended](Self::ending), or until the deadline, or for whatever else it likes.
     pub(crate) fn lend(
         span: Span<'_>,
         publish: impl FnOnce(Arc<Offer>),
-        deadline: Deadline,
+        wait: impl FnOnce(&Offer) -> Option<Ending>,
     ) -> Ending {
         let offer = Arc::new(Self {
             start: NonNull::new(span.as_ptr()).unwrap_or(NonNull::dangling()),
             len: span.len(),
-            stage: Mutex::new(Stage::Waiting),
-            changed: Condvar::new(),
+            stage: AtomicU8::new(WAITING),
         });
-        // Also if `publish` panics: nobody may copy once this function is left.
-        let _over = EndOnDrop(&offer);
+        // Also if something panics: nobody may copy once this function is left.
+        let over = EndOnDrop(&offer);
         publish(offer.clone());
-        let mut stage = locked(&offer.stage);
-        loop {
-            stage = match (*stage, deadline.remaining()) {
-                (Stage::Over(ending), _) => return ending,
-                (Stage::Waiting, None) => {
-                    drop(stage);
-                    offer.end(Ending::Withdrawn);
-                    // Withdrawn, unless the receiver was quicker.
-                    locked(&offer.stage)
-                }
-                (Stage::Waiting, Some(left)) => {
-                    offer
-                        .changed
-                        .wait_timeout(stage, left)
-                        .unwrap_or_else(PoisonError::into_inner)
-                        .0
-                }
-                (Stage::Copying, _) => offer
-                    .changed
-                    .wait(stage)
-                    .unwrap_or_else(PoisonError::into_inner),
-            };
-        }
+        let _ = wait(&offer);
+        drop(over);
+        offer.ending().unwrap_or(Ending::Withdrawn)
     }
 
     /// Bytes on offer.
@@ -88,29 +70,36 @@ impl Offer {
 
     /// Copies the bytes into `target`, which has as many; false if the offer has ended.
     pub(crate) fn take_into(&self, target: Span<'_>) -> bool {
-        {
-            let mut stage = locked(&self.stage);
-            if *stage != Stage::Waiting {
-                return false;
-            }
-            *stage = Stage::Copying;
+        if !self.turn(WAITING, COPYING) {
+            return false;
         }
-        // SAFETY: `start` and `len` are those of the span that `lend` holds, and in the stage `Copying` it does not
+        // SAFETY: `start` and `len` are those of the span that `lend` holds, and in the stage `COPYING` it does not
         // return: the bytes stay mapped and nobody else writes to them.
         let source = unsafe { Span::from_raw_parts(self.start, self.len) };
         target.copy_from(source);
-        *locked(&self.stage) = Stage::Over(Ending::Taken);
-        self.changed.notify_all();
-        true
+        // Only this thread leaves that stage.
+        self.turn(COPYING, Ending::Taken as u8)
     }
 
     /// Ends it, unless it has ended or is being copied.
     pub(crate) fn end(&self, ending: Ending) {
-        let mut stage = locked(&self.stage);
-        if *stage == Stage::Waiting {
-            *stage = Stage::Over(ending);
-            self.changed.notify_all();
-        }
+        self.turn(WAITING, ending as u8);
+    }
+
+    /// How it ended, if it has.
+    pub(crate) fn ending(&self) -> Option<Ending> {
+        let stage = self.stage.load(Ordering::Acquire);
+        Ending::ALL
+            .into_iter()
+            .find(|ending| *ending as u8 == stage)
+    }
+
+    fn turn(&self, from: u8, to: u8) -> bool {
+        // Release for what was copied, acquire for what is to be copied.
+        let turned = self
+            .stage
+            .compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire);
+        turned.is_ok()
     }
 }
 
@@ -119,13 +108,10 @@ struct EndOnDrop<'a>(&'a Offer);
 impl Drop for EndOnDrop<'_> {
     fn drop(&mut self) {
         self.0.end(Ending::Withdrawn);
-        let mut stage = locked(&self.0.stage);
-        while *stage == Stage::Copying {
-            stage = self
-                .0
-                .changed
-                .wait(stage)
-                .unwrap_or_else(PoisonError::into_inner);
+        // Withdrawn, unless the receiver was quicker: then it is copying, and does nothing else.
+        let backoff = Backoff::new();
+        while self.0.ending().is_none() {
+            backoff.snooze();
         }
     }
 }
