@@ -1,5 +1,6 @@
 //! What a payload costs between two processes over loopback, by each way and beside plain `send`/`recv` with the same
-//! socket options: `cargo run --release --example measure [MB [WAY …]]`, and `… measure rtt` for a round trip of 64 bytes.
+//! socket options: `cargo run --release --example measure [MB [WAY …]]`, `… measure rtt` for a round trip of 64 bytes, and `… measure
+//! links` for messages of 64 KB over many links, served by two threads.
 //!
 //! The program starts itself as the sender, which fills and gives away the payload twenty times, and prints the best and
 //! the median time of a round from one delivery to the next, filling included, and the time that the sender is in `send`.
@@ -13,7 +14,7 @@ use pages::PageMemory;
 use roadrunner_core::{
     Deadline, HostMemory, LinearMemory, Payload, Region, Sink, Span, Transfer, TransferError,
 };
-use roadrunner_splice::{connect, Link, Listener, Options, Preference};
+use roadrunner_splice::{connect, Link, Listener, Options, Preference, Server, Service};
 use std::error::Error;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -57,6 +58,10 @@ fn main() -> Outcome {
     let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
     match arguments[..] {
         ["rtt"] => round_trips(),
+        ["links"] => [1, 10, 100, 1000, 1, 10, 100, 1000]
+            .into_iter()
+            .try_for_each(links),
+        ["over", count, address] => over(count.parse()?, address),
         ["answer", way, address] => answer(way, address),
         ["send", len, way, address] => send(len.parse()?, way, address),
         [megabytes, ref ways @ ..] if !ways.is_empty() => payloads(megabytes, ways),
@@ -184,6 +189,7 @@ fn round_trips() -> Outcome {
                 socket.read_exact(&mut bytes)?;
                 times.push(before.elapsed());
             }
+            drop(socket);
             peer.wait()?;
         } else {
             let mut listener = Listener::bind("127.0.0.1:0", options(way))?;
@@ -230,6 +236,60 @@ fn answer(way: &str, address: &str) -> Outcome {
     let mut sink = small_sink();
     while link.recv(&mut sink, soon()).is_ok() {
         exchange(&mut link, &mut sink.0)?;
+    }
+    Ok(())
+}
+
+const MESSAGES: usize = 16_000;
+const MESSAGE: u64 = 64_000;
+
+/// Receives all that comes.
+struct Drain;
+
+impl Service<Link> for Drain {
+    type Session = Warm;
+
+    fn opened(&self, _link: &Link) -> Option<Warm> {
+        Some(Warm(HostMemory::new()))
+    }
+
+    fn ready(&self, sink: &mut Warm, link: &mut Link) -> Result<(), TransferError> {
+        while link.try_recv(sink)?.is_some() {}
+        Ok(())
+    }
+}
+
+fn links(count: usize) -> Outcome {
+    let listener = Listener::bind("127.0.0.1:0", options("auto"))?;
+    let address = listener.address();
+    let server = Server::start(listener, 2, Drain)?;
+    let mut peer = start(&["over", &count.to_string()], address)?;
+    while server.links() < count {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let before = Instant::now();
+    // All links have been closed, each after its last message.
+    server.drain(soon())?;
+    let time = before.elapsed();
+    peer.wait()?;
+    let rate = (MESSAGES as u64 * MESSAGE) as f64 / time.as_secs_f64() / 1e9;
+    println!("{MESSAGE} bytes each over {count} links: {rate:.2} GB/s");
+    Ok(())
+}
+
+fn over(count: usize, address: &str) -> Outcome {
+    let mut links = Vec::new();
+    for _ in 0..count {
+        links.push(connect(address, "measure", &options("auto"), soon())?);
+    }
+    let mut memory = HostMemory::from(vec![7; MESSAGE as usize]);
+    let region = memory.region();
+    for message in 0..MESSAGES {
+        let link = &mut links[message % count];
+        link.send(Payload::kept(&mut memory, region)?, soon())?;
+    }
+    for link in &mut links {
+        link.close(soon())?;
     }
     Ok(())
 }
