@@ -3,6 +3,7 @@
 use crate::bench::Bench;
 use anyhow::{ensure, Context, Result};
 use roadrunner_core::{Deadline, Region, Sink};
+use roadrunner_mem::Audience;
 use roadrunner_wasmedge::function::{Function, FunctionOptions, NoOutbox, Reply};
 use roadrunner_wasmedge::module::Module;
 use std::path::PathBuf;
@@ -45,9 +46,11 @@ impl Modules {
     }
 }
 
-fn instance(module: &PathBuf, name: &str) -> Result<Function> {
+fn instance(module: &PathBuf, name: &str, audience: Option<Audience>) -> Result<Function> {
     let module = Module::load(module, None)?;
-    let options = FunctionOptions::new(name).call_limit(PATIENCE);
+    let options = FunctionOptions::new(name)
+        .call_limit(PATIENCE)
+        .audience(audience);
     Ok(Function::new(&module, options)?)
 }
 
@@ -60,7 +63,16 @@ impl Producer {
     /// # Errors
     /// If the module cannot be loaded.
     pub(crate) fn new(modules: &Modules) -> Result<Self> {
-        let function = instance(&modules.produce, "produce")?;
+        let function = instance(&modules.produce, "produce", None)?;
+        Ok(Self { function })
+    }
+
+    /// One whose slots all go to these processes.
+    ///
+    /// # Errors
+    /// If the module cannot be loaded.
+    pub(crate) fn for_audience(modules: &Modules, audience: Audience) -> Result<Self> {
+        let function = instance(&modules.produce, "produce", Some(audience))?;
         Ok(Self { function })
     }
 
@@ -90,7 +102,7 @@ impl Consumer {
     /// # Errors
     /// If the module cannot be loaded.
     pub(crate) fn new(modules: &Modules) -> Result<Self> {
-        let function = instance(&modules.consume, "consume")?;
+        let function = instance(&modules.consume, "consume", None)?;
         Ok(Self { function })
     }
 

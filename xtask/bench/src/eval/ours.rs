@@ -8,7 +8,7 @@ use crate::uds::clock;
 use crate::usage::Watched;
 use anyhow::{Context, Result};
 use roadrunner_core::{Deadline, Delivery, Method, Receipt, Region, Transfer, TransferError};
-use roadrunner_mem::{link, Policy};
+use roadrunner_mem::{link, Audience, Policy};
 use roadrunner_wasmedge::function::Function;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -42,10 +42,14 @@ impl Mode {
 
 pub(super) fn candidate(mode: Mode, loan: bool, bytes: u64, modules: &Modules) -> Candidate<'_> {
     Candidate::new(mode.name(loan), "roadrunner", move || {
-        let mut from = Producer::new(modules)?;
+        let audience = Audience::new();
+        let mut from = match mode {
+            Mode::Kernel => Producer::for_audience(modules, audience)?,
+            _ => Producer::new(modules)?,
+        };
         let (mut outlet, mut answers) = match mode {
             Mode::User => in_process(modules)?,
-            _ => between_processes(mode, modules)?,
+            _ => between_processes(mode, modules, audience)?,
         };
         let mut watched = Watched::new(answers.process());
         let mut base = 0;
@@ -97,7 +101,7 @@ impl Outlet {
         let mut given = function.given(reply)?;
         match self {
             Self::Memory(link) => given.send(link, soon()),
-            Self::Unix(link) => link.send(given.payload()?, soon()),
+            Self::Unix(link) => given.send(link.as_mut(), soon()),
             Self::Tcp(link) => link.send(given.payload()?, soon()),
         }
     }
@@ -141,7 +145,11 @@ fn in_process(modules: &Modules) -> Result<(Outlet, Answers)> {
     Ok((Outlet::Memory(here), Answers::Thread(answers)))
 }
 
-fn between_processes(mode: Mode, modules: &Modules) -> Result<(Outlet, Answers)> {
+fn between_processes(
+    mode: Mode,
+    modules: &Modules,
+    audience: Audience,
+) -> Result<(Outlet, Answers)> {
     let mut peer = Peer::start("eval.consume")?;
     peer.control
         .say(&(mode, &modules.produce, &modules.consume))?;
@@ -153,7 +161,7 @@ fn between_processes(mode: Mode, modules: &Modules) -> Result<(Outlet, Answers)>
             Outlet::Tcp(Box::new(link))
         }
         _ => {
-            let options = roadrunner_uds::Options::default();
+            let options = roadrunner_uds::Options::default().audience(audience);
             let link = roadrunner_uds::connect(&address.parse()?, "measured", &options, soon())?;
             Outlet::Unix(Box::new(link))
         }
@@ -168,28 +176,41 @@ pub(super) fn consumer(control: &mut Control) -> Result<()> {
         produce,
         consume: consume_module,
     })?;
-    let mut link: Box<dyn Transfer> = match mode {
+    match mode {
         Mode::Network => {
             let options = roadrunner_splice::Options::default();
             let mut listener = roadrunner_splice::Listener::bind("127.0.0.1:0", options)?;
             control.say(&listener.address().to_string())?;
-            Box::new(listener.accept(soon())?)
+            let mut link = listener.accept(soon())?;
+            receive(control, &mut to, |to| {
+                link.recv(&mut to.function, patient())
+            })
         }
         _ => {
             let address = format!("@roadrunner-bench-{}", std::process::id());
-            let options = roadrunner_uds::Options::default();
+            let options = roadrunner_uds::Options::default().slots(true);
             let mut listener = roadrunner_uds::Listener::bind(address.parse()?, options)?;
             control.say(&address)?;
-            Box::new(listener.accept(soon())?)
+            let mut link = listener.accept(soon())?;
+            receive(control, &mut to, |to| {
+                to.function.receive(&mut link, patient())
+            })
         }
-    };
+    }
+}
+
+fn receive(
+    control: &mut Control,
+    to: &mut Consumer,
+    mut next: impl FnMut(&mut Consumer) -> Result<Delivery, TransferError>,
+) -> Result<()> {
     loop {
-        let delivery = match link.recv(&mut to.function, patient()) {
+        let delivery = match next(to) {
             // The measurement is over.
             Err(TransferError::PeerClosed | TransferError::Closed) => return Ok(()),
             received => received?,
         };
-        let arrival = consume(&mut to, delivery)?;
+        let arrival = consume(to, delivery)?;
         control.say(&arrival)?;
     }
 }
