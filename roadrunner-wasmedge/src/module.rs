@@ -154,6 +154,7 @@ impl Module {
     }
 
     /// Whether it may send to a successor of its choice.
+    #[cfg(feature = "cli")]
     pub(crate) fn sends(&self) -> bool {
         self.inner.host_functions.contains(&HostFunction::Send)
     }
