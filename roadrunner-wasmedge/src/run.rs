@@ -20,6 +20,7 @@ pub(crate) mod worker;
 pub use coordinator::{
     check_modules, run, Hop, Interrupt, Options, Outcome, OutputFile, RunError, Trigger,
 };
+pub use process::SECRET_VARIABLE;
 pub use remote::check_hosts;
 pub(crate) use remote::hexadecimal;
 

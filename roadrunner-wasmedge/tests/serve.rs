@@ -6,7 +6,7 @@ mod support;
 use nix::sys::signal::{kill, Signal};
 use nix::unistd::Pid;
 use roadrunner_core::{Deadline, HostMemory, Payload, Transfer, TransferError};
-use roadrunner_splice::{connect, Link, Options, Secret};
+use roadrunner_splice::{connect, Link, Listener, Options, Secret};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
@@ -254,7 +254,20 @@ fn a_run_whose_coordinator_dies_leaves_nothing() {
         ("c", echo(), None),
     ]);
     let (mut child, _talk) = stuck(&bench, &[]);
-    assert!(!server.workers().is_empty());
+    let workers = server.workers();
+    assert!(!workers.is_empty());
+    for (number, _) in workers.into_iter().chain(bench.processes()) {
+        // One that is gone meanwhile has no environment.
+        let environment = std::fs::read(format!("/proc/{number}/environ")).unwrap_or_default();
+        let knows = environment
+            .windows(SECRET.len())
+            .any(|bytes| bytes == SECRET.as_bytes());
+        assert_eq!(
+            knows,
+            number == child.id() as i32,
+            "only who is given the secret has it"
+        );
+    }
     child.kill().expect("alive");
     child.wait().expect("dead");
     server.hears("went away");
@@ -483,6 +496,82 @@ fn an_insider_who_lies_is_refused_and_leaves_nothing() {
     let bench = bench(&[("a", echo(), Some(&server.address))]);
     goes_well(&bench);
     assert_eq!(server.stop(), Some(0));
+}
+
+/// Who knows the secret and is no server: says these messages to a run that wants its function `a` there, and waits for the
+/// end.
+fn false_host(messages: Vec<Vec<u8>>) -> (String, std::thread::JoinHandle<()>) {
+    let secret = Secret::from_bytes(SECRET).expect("long enough");
+    let options = Options::default().secret(secret).limit(4 << 20);
+    let mut listener = Listener::bind("127.0.0.1:0", options).expect("a port");
+    let address = listener.address().to_string();
+    let thread = std::thread::spawn(move || {
+        let mut link = listener.accept(Deadline::after(PATIENCE)).expect("a run");
+        assert!(hear(&mut link).expect("an order").contains("\"run\""));
+        for message in messages {
+            if say(&mut link, &message).is_err() {
+                break;
+            }
+        }
+        while hear(&mut link).is_some() {}
+    });
+    (address, thread)
+}
+
+#[test]
+fn a_host_that_lies_is_named_and_its_output_not_taken() {
+    let welcome = b"J{\"word\":\"welcome\",\"send\":[0]}".to_vec();
+    let beat = b"J{\"word\":\"beat\",\"echo\":1,\"at\":1}".to_vec();
+    let welcomed = |rest: &[&[u8]]| {
+        let mut messages = vec![welcome.clone()];
+        messages.extend(vec![beat.clone(); 5]);
+        messages.extend(rest.iter().map(|message| message.to_vec()));
+        messages
+    };
+    let event = |function: u32, event: &str| {
+        format!("J{{\"word\":\"event\",\"function\":{function},\"event\":{event}}}").into_bytes()
+    };
+    let output = |bytes: u32, sha256: &str| {
+        event(
+            0,
+            &format!(
+                "{{\"event\":\"output\",\"file\":\"../../x\",\"bytes\":{bytes},\"sha256\":\"{sha256}\"}}"
+            ),
+        )
+    };
+    let done = event(0, "{\"event\":\"done\"}");
+    let elsewhere = event(7, "{\"event\":\"done\"}");
+    // Of the four bytes `true`.
+    let sha256 = "b5bea41b6c623f7c09f1bf24dcae58ebab3c0cdd90ad966bc43a45b44867e12b";
+    let piece = b"B\0\0\0\0true";
+    for (messages, words) in [
+        (vec![b"Jnonsense".to_vec()], "understand"),
+        (vec![b"B\0\0\0\0x".to_vec()], "out of turn"),
+        (welcomed(&[&welcome]), "twice"),
+        (welcomed(&[&elsewhere]), "function 7"),
+        (welcomed(&[b"B\x01\0\0\0x"]), "output that there is not"),
+        (
+            welcomed(&[piece, &output(5, sha256), &done]),
+            "came with 4 bytes",
+        ),
+        (
+            welcomed(&[b"B\0\0\0\0lies", &output(4, sha256), &done]),
+            "SHA-256",
+        ),
+        (welcomed(&[&output(0, sha256), &done]), "came with 0 bytes"),
+    ] {
+        let (address, thread) = false_host(messages);
+        let bench = bench(&[("a", echo(), Some(&address))]);
+        fails(&bench, &[], &["`a`", &address, words]);
+        thread.join().expect("no panic");
+    }
+    // And one that does not: its output has the name that it has here.
+    let (address, thread) = false_host(welcomed(&[piece, &output(4, sha256), &done]));
+    let bench = bench(&[("a", echo(), Some(&address))]);
+    goes_well(&bench);
+    assert_eq!(std::fs::read(bench.path("out/a")).expect("there"), b"true");
+    assert_eq!(support::names(&bench.path("out")), ["a"]);
+    thread.join().expect("no panic");
 }
 
 #[test]

@@ -4,10 +4,10 @@ mod support;
 
 use nix::sys::signal::{kill, Signal};
 use nix::unistd::Pid;
-use std::env;
 use std::process::{Child, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
+use support::lots::{number, Lots};
 use support::{echo, names, Bench};
 
 const NAMES: [&str; 4] = ["a", "b", "c", "d"];
@@ -15,23 +15,6 @@ const NAMES: [&str; 4] = ["a", "b", "c", "d"];
 const BYTES: usize = 3 << 20;
 /// After the coordinator has been killed workers have so long to notice.
 const PATIENCE: Duration = Duration::from_secs(20);
-
-/// Numbers that do not look it: splitmix64 (Steele, Lea, Flood, Fast splittable pseudorandom number generators, 2014).
-struct Lots(u64);
-
-impl Lots {
-    fn below(&mut self, most: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        (mixed ^ (mixed >> 31)) % most.max(1)
-    }
-}
-
-fn number(variable: &str, otherwise: u64) -> u64 {
-    env::var(variable).map_or(otherwise, |text| text.parse().expect("a number"))
-}
 
 fn input() -> Vec<u8> {
     (0..BYTES).map(|at| (at * 7 + at / 251) as u8).collect()

@@ -15,11 +15,13 @@ use crate::setup;
 /// of its system calls, after a byte that crossed its socket, or some time after the link was opened. The other must have
 /// got whole payloads and no wrong byte, and have as many descriptors, mappings, children and files as before. `mem` hands
 /// payloads over in one process, which must take at the end what it took at the beginning. In each round of `wasmedge` one
-/// process of a workflow is killed, after which no process, socket or output may be left. What a round does is drawn from
+/// process of a workflow is killed, after which no process, socket or output may be left. In each round of `hosts` the same is
+/// done to a run between two network namespaces, or its cable is pulled and put back, which must cost it time only. What a round does is drawn from
 /// its seed; a round that fails says how to play it again.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
     /// Rounds of each part; if it is not given 600 for `uds` and `net`, a million handovers for `mem`, 60 for `wasmedge`
+    /// and `hosts`
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     rounds: Option<u64>,
     /// What the first round is drawn from, the next ones from the numbers after it; another one in each run if it is not
@@ -37,6 +39,7 @@ enum Part {
     Net,
     Mem,
     Wasmedge,
+    Hosts,
 }
 
 impl Part {
@@ -46,6 +49,7 @@ impl Part {
             Self::Net => "net",
             Self::Mem => "mem",
             Self::Wasmedge => "wasmedge",
+            Self::Hosts => "hosts",
         }
     }
 
@@ -53,13 +57,13 @@ impl Part {
         match self {
             Self::Uds | Self::Net => 600,
             Self::Mem => 1_000_000,
-            Self::Wasmedge => 60,
+            Self::Wasmedge | Self::Hosts => 60,
         }
     }
 }
 
 pub(crate) fn run(context: &Context, arguments: &Arguments) -> Result<()> {
-    let all = [Part::Uds, Part::Net, Part::Mem, Part::Wasmedge];
+    let all = [Part::Uds, Part::Net, Part::Mem, Part::Wasmedge, Part::Hosts];
     let seed = arguments.seed.unwrap_or_else(any_seed);
     println!("seed {seed}");
     let mut failed = Vec::new();
@@ -82,11 +86,16 @@ pub(crate) fn run(context: &Context, arguments: &Arguments) -> Result<()> {
 fn play(context: &Context, part: Part, rounds: u64, seed: u64) -> Result<()> {
     let what = format!("== {}: {rounds} rounds", part.name());
     let mut command = cargo();
-    if part == Part::Wasmedge {
+    let test = match part {
+        Part::Wasmedge => Some("soak"),
+        Part::Hosts => Some("hosts"),
+        _ => None,
+    };
+    if let Some(test) = test {
         setup::ensure(context)?;
         command
             .args(["test", "--locked", "--package=roadrunner-wasmedge"])
-            .args(["--all-features", "--test=soak", "--", "--nocapture"])
+            .args(["--all-features", "--test", test, "--", "--nocapture"])
             .env("ROADRUNNER_SOAK_ROUNDS", rounds.to_string())
             .env("ROADRUNNER_SOAK_SEED", seed.to_string());
     } else {

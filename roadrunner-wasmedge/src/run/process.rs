@@ -17,6 +17,9 @@ use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
+/// The environment variable that the shared secret of the hosts may come from. No worker needs it.
+pub const SECRET_VARIABLE: &str = "ROADRUNNER_SECRET";
+
 /// A worker process. Dropped, it is gone.
 pub(crate) struct WorkerProcess {
     child: Arc<Mutex<Child>>,
@@ -30,6 +33,7 @@ impl WorkerProcess {
         let program = std::env::current_exe()?;
         let mut child = Command::new(program)
             .args([WORKER_ARGUMENT, name])
+            .env_remove(SECRET_VARIABLE)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             // Ctrl-C is the coordinator's to handle.

@@ -1,9 +1,8 @@
 //! Where the secret comes from: a file or the environment, never an argument, which everybody on the host can read.
 
+use roadrunner_wasmedge::run::SECRET_VARIABLE;
 use roadrunner_wasmedge::serve::Secret;
 use std::path::PathBuf;
-
-const VARIABLE: &str = "ROADRUNNER_SECRET";
 
 #[derive(clap::Args)]
 pub(crate) struct Argument {
@@ -17,8 +16,8 @@ impl Argument {
     pub(crate) fn secret(&self) -> Result<Option<Secret>, String> {
         let secret = match &self.secret_file {
             Some(file) => Some(Secret::from_file(file)),
-            None if std::env::var_os(VARIABLE).is_some() => {
-                Some(Secret::from_environment(VARIABLE))
+            None if std::env::var_os(SECRET_VARIABLE).is_some() => {
+                Some(Secret::from_environment(SECRET_VARIABLE))
             }
             None => None,
         };
