@@ -86,14 +86,21 @@ impl Peer {
     /// # Errors
     /// If no process can be started.
     pub(crate) fn start(name: &str) -> Result<Self> {
+        Self::start_by(Command::new(std::env::current_exe()?), name)
+    }
+
+    /// The same by a command that runs this program, somewhere else.
+    ///
+    /// # Errors
+    /// If no process can be started.
+    pub(crate) fn start_by(mut command: Command, name: &str) -> Result<Self> {
         let (ours, theirs) = UnixStream::pair()?;
-        let program = std::env::current_exe()?;
-        let child = Command::new(&program)
+        let child = command
             .args(["peer", name])
             .stdin(Stdio::from(OwnedFd::from(theirs)))
             .stdout(Stdio::null())
             .spawn()
-            .with_context(|| format!("starting {} peer {name}", program.display()))?;
+            .with_context(|| format!("starting {command:?}"))?;
         Ok(Self {
             child,
             control: Control::new(ours),

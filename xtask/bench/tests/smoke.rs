@@ -140,3 +140,30 @@ fn eval() {
         ],
     );
 }
+
+#[test]
+fn net() {
+    let Some(results) = results("net") else {
+        return;
+    };
+    let mut ratios = vec![
+        "net.auto_over_tcp.1MB",
+        "net.auto_over_tcp.10MB",
+        "net.auto_over_tcp.100MB",
+        "net.auto_over_tcp.500MB",
+        "net.checksum_cost.100MB",
+        "net.small_rtt.64B",
+        "net.links.1000",
+        "net.steady_rss.100MB",
+    ];
+    if cfg!(feature = "peers") {
+        ratios.push("net.over_http.100MB");
+    }
+    let skipped = results["skipped"].to_string();
+    for name in ["net.line_rate.1gbit", "net.sender_cpu.1gbit"] {
+        if !skipped.contains(name) {
+            ratios.push(name);
+        }
+    }
+    check(&results, &ratios);
+}

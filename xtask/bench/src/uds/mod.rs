@@ -8,7 +8,7 @@ pub(crate) mod clock;
 mod pairs;
 mod part;
 mod rounds;
-mod sys;
+pub(crate) mod sys;
 mod ways;
 
 use crate::bench::Bench;

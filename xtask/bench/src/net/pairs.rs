@@ -1,0 +1,121 @@
+//! Pairs of processes, one pair for each way, as candidates.
+
+use super::part::{Order, Report, Task};
+use crate::measure::{Candidate, Watch};
+use crate::peer::Peer;
+use anyhow::{Context, Result};
+use roadrunner_netns::{Host, Pair as Hosts};
+
+/// Which of a round's times is measured.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum What {
+    /// From the start of filling to the end of looking.
+    Round,
+    /// From filled to received.
+    Transfer,
+    /// Processor time of the sender that is not filling.
+    SenderWork,
+    /// From the sender's start to its end, which is the last answer's.
+    Exchange,
+}
+
+/// Which two programs, and where.
+#[derive(Clone, Copy)]
+pub(super) struct Stage<'a> {
+    pub(super) sender: &'static str,
+    pub(super) receiver: &'static str,
+    /// None for loopback.
+    pub(super) hosts: Option<&'a Hosts>,
+}
+
+/// One way over loopback.
+pub(super) const LOOPBACK: Stage<'static> = Stage {
+    sender: "net.sender",
+    receiver: "net.receiver",
+    hosts: None,
+};
+
+/// The two processes of one way.
+pub(super) struct Pair {
+    sender: Peer,
+    receiver: Peer,
+    next: u64,
+}
+
+impl Pair {
+    pub(super) fn start(stage: Stage<'_>, way: &str, bytes: u64) -> Result<Self> {
+        let on = |host: Option<&Host>, name: &str| match host {
+            Some(host) => Peer::start_by(host.command(std::env::current_exe()?), name),
+            None => Peer::start(name),
+        };
+        let ip = stage.hosts.map_or_else(
+            || "127.0.0.1".to_owned(),
+            |hosts| hosts.right.address().to_string(),
+        );
+        let mut task = Task {
+            way: way.to_owned(),
+            bytes,
+            address: format!("{ip}:0"),
+        };
+        let mut receiver = on(stage.hosts.map(|hosts| &hosts.right), stage.receiver)?;
+        receiver.control.say(&task)?;
+        task.address = receiver.control.hear()?;
+        let mut sender = on(stage.hosts.map(|hosts| &hosts.left), stage.sender)?;
+        sender.control.say(&task)?;
+        Ok(Self {
+            sender,
+            receiver,
+            next: 0,
+        })
+    }
+
+    pub(super) fn round(&mut self, count: u64) -> Result<(Report, Report)> {
+        let order = Order {
+            first: self.next,
+            count,
+        };
+        self.next += count;
+        self.receiver.control.say(&order)?;
+        self.sender.control.say(&order)?;
+        let sent = self.sender.control.hear().context("the sender")?;
+        Ok((sent, self.receiver.control.hear().context("the receiver")?))
+    }
+}
+
+/// Payloads of a round: a megabyte at least, so that it takes longer than its start.
+pub(super) fn payloads(bytes: u64) -> u64 {
+    ((1 << 20) / bytes.max(1)).clamp(1, 4096)
+}
+
+/// A way, as a candidate of its name.
+pub(super) fn candidate<'a>(
+    stage: Stage<'a>,
+    way: &'static str,
+    bytes: u64,
+    count: u64,
+    what: What,
+) -> Candidate<'a> {
+    let transport = match way.split('-').next() {
+        Some("net") => "splice",
+        Some("http") => "hyper",
+        _ => "tcp",
+    };
+    Candidate::new(way, transport, move || {
+        let mut pair = Pair::start(stage, way, bytes)?;
+        Ok(move |watch: &mut Watch| {
+            let (sent, received) = pair.round(count)?;
+            watch.add_time(match what {
+                What::Round => received.ended.saturating_sub(sent.began),
+                What::Transfer => received.began.saturating_sub(sent.ended),
+                What::SenderWork => sent.moving,
+                What::Exchange => sent.ended.saturating_sub(sent.began),
+            });
+            watch.add_cpu(sent.cpu);
+            watch.add_cpu(received.cpu);
+            watch.add_peak(sent.peak + received.peak);
+            watch.delivered_by(&received.method, count);
+            // Both processes end at the first byte that is another.
+            watch.verified_all(true, count)
+        })
+    })
+}

@@ -1,0 +1,128 @@
+//! One sender, one receiver, on loopback, round by round.
+
+use super::pairs::{candidate, payloads, Pair, What, LOOPBACK};
+use super::{AUTO, CHECKED, HTTP, LARGE, SPLICE, TCP};
+use crate::bench::{Bench, Experiment};
+use crate::measure::Measured;
+use crate::results::{time, Ratio};
+use anyhow::Result;
+
+/// With the names that ratios call them by.
+const SIZES: [(u64, &str); 4] = [
+    (1_000_000, "1MB"),
+    (10_000_000, "10MB"),
+    (LARGE, "100MB"),
+    (500_000_000, "500MB"),
+];
+/// Smaller ones, for the rows.
+const SMALL: [u64; 4] = [64, 4_096, 65_536, 262_144];
+
+pub(super) fn run(bench: &mut Bench) -> Result<()> {
+    let small = bench.sizes(&SMALL);
+    bench.expect(small.len() + SIZES.len() + 2);
+    for bytes in small {
+        measure(bench, "net.steady", bytes, &[TCP, AUTO], What::Round)?;
+    }
+    for (size, name) in SIZES {
+        let bytes = bench.bytes(size);
+        let mut ways = vec![TCP, AUTO];
+        if size == LARGE {
+            ways.extend([SPLICE, CHECKED]);
+            if cfg!(feature = "peers") {
+                ways.push(HTTP);
+            } else {
+                bench.skip("hyper", "this program was built without its feature peers");
+            }
+        }
+        let measured = measure(bench, "net.transfer", bytes, &ways, What::Transfer)?;
+        let ratio = measured.ratio(TCP, AUTO)?;
+        let ratio = Ratio::at_least(&format!("net.auto_over_tcp.{name}"), ratio, 1.0);
+        bench.ratio(ratio.because(|| told(&measured, &[TCP, AUTO])));
+        if size == LARGE {
+            large(bench, &measured)?;
+        }
+    }
+    let bytes = bench.bytes(LARGE);
+    measure(
+        bench,
+        "net.steady",
+        bytes,
+        &[TCP, AUTO, SPLICE],
+        What::Round,
+    )?;
+    measure(
+        bench,
+        "net.sender_work",
+        bytes,
+        &[TCP, AUTO, SPLICE],
+        What::SenderWork,
+    )?;
+    resident(bench)
+}
+
+fn measure(
+    bench: &mut Bench,
+    name: &'static str,
+    bytes: u64,
+    ways: &[&'static str],
+    what: What,
+) -> Result<Measured> {
+    let candidates = ways
+        .iter()
+        .map(|way| candidate(LOOPBACK, way, bytes, payloads(bytes), what))
+        .collect();
+    bench.measure(Experiment::new(name, bytes), candidates)
+}
+
+fn large(bench: &mut Bench, measured: &Measured) -> Result<()> {
+    let cost = measured.ratio(CHECKED, AUTO)?;
+    bench.ratio(
+        Ratio::at_most("net.checksum_cost.100MB", cost, 1.25)
+            .because(|| told(measured, &[AUTO, CHECKED])),
+    );
+    if let Ok(ratio) = measured.ratio(HTTP, AUTO) {
+        bench.ratio(
+            Ratio::at_least("net.over_http.100MB", ratio, 2.0)
+                .because(|| told(measured, &[AUTO, HTTP])),
+        );
+    }
+    Ok(())
+}
+
+/// What some of the candidates took.
+pub(super) fn told(measured: &Measured, names: &[&str]) -> String {
+    let parts: Vec<_> = names
+        .iter()
+        .filter_map(|name| {
+            let row = measured.row(name).ok()?;
+            Some(format!(
+                "{name} takes {} by {}, half of the rounds within {} of it",
+                time(row.p50_ns),
+                row.method,
+                time(row.spread_ns)
+            ))
+        })
+        .collect();
+    parts.join("; ")
+}
+
+/// What both processes keep beside the two linear memories, at most.
+fn resident(bench: &mut Bench) -> Result<()> {
+    let bytes = bench.bytes(LARGE);
+    let mut pair = Pair::start(LOOPBACK, AUTO, bytes)?;
+    let (mut peak, mut idle) = (0, 0);
+    for _ in 0..5 {
+        let (sent, received) = pair.round(1)?;
+        peak = sent.peak + received.peak;
+        idle = sent.idle + received.idle;
+    }
+    // The program itself, with all the libraries of its other experiments, is no part of a transfer.
+    let above = peak.saturating_sub(idle + 2 * bytes) as f64 / bytes as f64;
+    bench.ratio(
+        // A page that nobody touched would be less than the memories.
+        Ratio::at_most("net.steady_rss.100MB", above.max(1e-4), 0.3).because(|| {
+            format!("{peak} bytes resident, {idle} before there were two memories of {bytes}")
+        }),
+    );
+    Ok(())
+}
