@@ -278,9 +278,12 @@ fn a_peer_that_is_killed_is_seen_by_who_spins() {
     if let Ok(address) = std::env::var(ADDRESS) {
         return be_the_child(&address);
     }
-    for sends in [false, true] {
+    // To receive, to send what fits in the ring, and to wait until there is room in it.
+    for sends in [0, 64, 4 << 20] {
         let address = format!("@roadrunner-killed-{}-{sends}", std::process::id());
-        let options = Options::default().spin(Duration::from_secs(60));
+        let options = Options::default()
+            .spin(Duration::from_secs(60))
+            .prefer(Preference::Ring);
         let address: Address = address.parse().expect("short");
         let mut listener = Listener::bind(address.clone(), options).expect("bound");
         let mut peer = child(&address);
@@ -290,10 +293,11 @@ fn a_peer_that_is_killed_is_seen_by_who_spins() {
         let error = thread::scope(|scope| {
             let link = &mut link;
             let loser = scope.spawn(move || {
-                if sends {
-                    // Small enough for the ring, to somebody who says that he is awake.
+                if sends > 0 {
+                    // To somebody who says that he is awake.
+                    let payload = pattern(sends, 1);
                     loop {
-                        if let Err(error) = send(link, &[1; 64], soon()) {
+                        if let Err(error) = send(link, &payload, soon()) {
                             return error;
                         }
                         thread::yield_now();
