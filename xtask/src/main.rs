@@ -6,6 +6,7 @@ mod command;
 mod context;
 mod demo;
 mod doctor;
+mod fuzz;
 mod mutants;
 mod prop;
 mod registry;
@@ -47,6 +48,7 @@ enum Task {
     Release(release::Arguments),
     Mutants(mutants::Arguments),
     Soak(soak::Arguments),
+    Fuzz(fuzz::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -72,6 +74,7 @@ fn run(task: Task) -> anyhow::Result<()> {
         Task::Verify(arguments) => verify::run(&context, &arguments),
         Task::Release(arguments) => release::run(&context, &arguments),
         Task::Mutants(arguments) => mutants::run(&context, &arguments),
+        Task::Fuzz(arguments) => fuzz::run(&arguments),
         Task::Soak(arguments) => soak::run(&context, &arguments),
     }
 }

@@ -187,6 +187,8 @@ impl<W: Wire> StreamLink<W> {
         deadline: Deadline,
     ) -> Result<Delivery, TransferError> {
         if self.broken {
+            // Another operation broke it in the midst of a payload.
+            self.abandon(sink);
             return Err(TransferError::Broken);
         }
         let mut arriving = match self.arriving.take() {
