@@ -191,7 +191,8 @@ fn hand_over(way: Way, count: u64, seed: u64, look: &dyn Fn(u64) -> Result<()>) 
             }
             Ok(())
         });
-        drop(receiver);
+        // One that failed lets the sender know; one that has all stays until the sender has heard so.
+        let _receiver = received.is_ok().then_some(receiver);
         let sent = sending
             .join()
             .unwrap_or_else(|_| bail!("the sender panicked"));
