@@ -19,6 +19,9 @@ pub(crate) struct Arguments {
     /// Fewer rounds: a quarter of the time, and more noise
     #[arg(long)]
     quick: bool,
+    /// Say what got better or worse since an earlier run
+    #[arg(long, value_name = "OLD.json")]
+    compare: Option<PathBuf>,
     /// Where results.json goes
     #[arg(long, value_name = "DIR", default_value = "target/bench")]
     out: PathBuf,
@@ -39,6 +42,9 @@ pub(crate) fn run(context: &Context, arguments: &Arguments) -> Result<()> {
     }
     if arguments.quick {
         bench.arg("--quick");
+    }
+    if let Some(old) = &arguments.compare {
+        bench.arg("--compare").arg(std::path::absolute(old)?);
     }
     bench.arg("--out").arg(std::path::absolute(&arguments.out)?);
     let status = bench

@@ -8,11 +8,13 @@
 //! | [`payload`] | what is sent: filled and verified at the speed of memory |
 //! | [`functions`] | the two functions of a workflow figure, on WasmEdge |
 //! | [`peer`] | this program once more, as the other process of an experiment |
+//! | [`compare`] | what got better or worse since an earlier run |
 //! | [`results`] | rows and ratios, as JSON and as tables |
 //! | [`plots`], [`report`] | the same as pictures, and as a page |
 //! | [`mem`], [`uds`], [`net`], [`eval`] | the experiments |
 
 mod bench;
+mod compare;
 mod eval;
 mod functions;
 mod measure;
@@ -63,6 +65,9 @@ struct Arguments {
     /// One round of tiny payloads: shows that everything runs, measures nothing
     #[arg(long, hide = true, conflicts_with = "quick")]
     smoke: bool,
+    /// Say what got better or worse since an earlier run
+    #[arg(long, value_name = "OLD.json")]
+    compare: Option<PathBuf>,
     /// Where results.json goes
     #[arg(long, value_name = "DIR", default_value = "target/bench")]
     out: PathBuf,
@@ -138,6 +143,11 @@ fn run(arguments: &Arguments) -> Result<()> {
     }
     let results = bench.finish();
     results.print();
+    // Before the earlier results are overwritten, if they lie there.
+    let compared = arguments
+        .compare
+        .as_deref()
+        .map_or(Ok(()), |old| compare::print(old, &results));
     let file = results.write(&arguments.out)?;
     eval::tables::write(&results, &arguments.out)?;
     let plots = plots::of(&results);
@@ -146,5 +156,5 @@ fn run(arguments: &Arguments) -> Result<()> {
     }
     let report = report::write(&results, &plots, &arguments.out)?;
     eprintln!("{}\n{}", file.display(), report.display());
-    Ok(())
+    compared
 }
