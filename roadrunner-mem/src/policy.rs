@@ -11,10 +11,11 @@ pub struct Policy {
     /// Payloads of up to this many bytes are copied into the link's queue, so that `send` need not wait for the receiver.
     /// 16 KiB.
     pub inline: u64,
-    /// Given payloads with at least this many bytes of whole pages change hands by exchange. 1 MiB, from where on sinks
-    /// are asked for aligned regions. Below it a copy is faster than the system calls; within one thread, with pages that
-    /// have to be cleared, up to about 1.5 MiB.
+    /// Given payloads with at least this many bytes of whole pages change hands by exchange. 4 MiB, from where on the pool
+    /// clears pages in the background: below it a copy is faster than the system calls and the clearing.
     pub exchange: u64,
+    /// The same on trusted links, where nothing is cleared. 1 MiB, from where on sinks are asked for aligned regions.
+    pub exchange_trusted: u64,
     /// Payloads in flight in one direction at most; beyond it `send` waits. At least 1, and no more than 4,096,
     /// for which there is room from the beginning; 64.
     pub messages: usize,
@@ -40,7 +41,8 @@ impl Default for Policy {
     fn default() -> Self {
         Self {
             inline: 16 << 10,
-            exchange: 1 << 20,
+            exchange: 4 << 20,
+            exchange_trusted: 1 << 20,
             messages: 64,
             bytes: 256 << 20,
             spin: Duration::from_micros(50),
@@ -64,6 +66,7 @@ impl Policy {
     pub(crate) fn exchanges(&self, whole_pages: usize) -> bool {
         whole_pages > 0
             && match self.force {
+                None if self.trusted => whole_pages as u64 >= self.exchange_trusted,
                 None => whole_pages as u64 >= self.exchange,
                 Some(method) => method == Method::Exchange,
             }

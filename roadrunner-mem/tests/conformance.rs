@@ -71,6 +71,8 @@ impl Threads {
     fn policy(&self) -> Policy {
         let mut policy = Policy::default();
         policy.bytes = 8 << 20;
+        // Less than by default, so that many payloads of a test are exchanged.
+        policy.exchange = 1 << 20;
         if let Some(pool) = &self.pool {
             policy.pool = pool.clone();
         }
@@ -178,6 +180,8 @@ impl BySlots {
     fn policy(&self) -> Policy {
         let mut policy = Policy::default();
         policy.bytes = 8 << 20;
+        // Less than by default, so that many payloads of a test are exchanged.
+        policy.exchange = 1 << 20;
         policy.messages = 16;
         policy.trusted = self.trusted;
         policy

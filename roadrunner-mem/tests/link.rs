@@ -42,6 +42,13 @@ fn pool(bytes: u64) -> PagePool {
     PagePool::new(options)
 }
 
+/// Exchanges less than by default, so that tests are quick.
+fn early() -> Policy {
+    let mut policy = Policy::default();
+    policy.exchange = MIB as u64;
+    policy
+}
+
 fn pattern(len: usize, seed: usize) -> Vec<u8> {
     (0..len)
         .map(|at| (at * 31 + at / 255 + seed) as u8)
@@ -56,7 +63,7 @@ fn pages_with(bytes: &[u8]) -> PageBuffer {
 
 /// Sends from a memory of either kind while a thread receives into one of either kind; overwrites at once.
 fn cross(bytes: &[u8], from_pages: bool, to_pages: bool, given: bool, offset: u64) -> (Method, u8) {
-    let (mut here, mut there) = link(Policy::default());
+    let (mut here, mut there) = link(early());
     let len = bytes.len();
     let receiver = thread::spawn(move || {
         let mut pages = Pages::new(len + offset as usize, offset);
@@ -144,7 +151,7 @@ fn the_cheapest_way_runs_and_says_so() {
 
 #[test]
 fn the_sender_never_sees_what_the_receiver_had() {
-    let (mut here, mut there) = link(Policy::default());
+    let (mut here, mut there) = link(early());
     let mut source = pages_with(&pattern(2 * MIB, 1));
     let mut sink = Pages::new(2 * MIB, 0);
     let region = Region::new(0, 2 * MIB as u64);
@@ -174,7 +181,7 @@ fn functions_that_share_a_pool_do_not_see_each_others_pages() {
     for background in [false, true] {
         let mut options = PoolOptions::default();
         options.background = background;
-        let mut policy = Policy::default();
+        let mut policy = early();
         policy.pool = PagePool::new(options);
         let (mut to_second, mut from_first) = link(policy.clone());
         let (mut to_third, mut from_second) = link(policy.clone());
@@ -221,7 +228,7 @@ fn a_transfer_in_one_thread_does_the_same() {
         } else {
             Payload::kept(&mut source, region)
         };
-        let delivery = transfer(payload.expect("inside"), &mut sink, &Policy::default());
+        let delivery = transfer(payload.expect("inside"), &mut sink, &early());
         assert_eq!(delivery.expect("room").receipt().method(), method);
         assert!(sink.0.as_slice()[..bytes.len()] == bytes);
         assert!(!source.as_slice().contains(&0x5e) || !given);
@@ -231,7 +238,7 @@ fn a_transfer_in_one_thread_does_the_same() {
 #[test]
 fn nothing_waits_beyond_its_deadline_and_the_link_goes_on() {
     let policy = || {
-        let mut policy = Policy::default();
+        let mut policy = early();
         policy.messages = 2;
         policy
     };
@@ -267,7 +274,7 @@ fn nothing_waits_beyond_its_deadline_and_the_link_goes_on() {
 
 #[test]
 fn an_offer_is_taken_whole_or_withdrawn_never_both() {
-    let (mut here, mut there) = link(Policy::default());
+    let (mut here, mut there) = link(early());
     let rounds = 2_000_u32;
     let receiver = thread::spawn(move || {
         let mut got = Vec::new();
@@ -305,7 +312,7 @@ fn an_offer_is_taken_whole_or_withdrawn_never_both() {
 #[test]
 fn the_end_and_the_death_of_the_peer_come_after_what_it_sent() {
     for close in [true, false] {
-        let (mut here, mut there) = link(Policy::default());
+        let (mut here, mut there) = link(early());
         let mut memory = HostMemory::from(*b"last");
         let region = memory.region();
         here.send(Payload::kept(&mut memory, region).expect("inside"), soon())
@@ -328,7 +335,7 @@ fn the_end_and_the_death_of_the_peer_come_after_what_it_sent() {
 
 #[test]
 fn a_sender_that_waits_hears_of_the_receivers_death_and_of_a_sink_that_refuses() {
-    let (mut here, there) = link(Policy::default());
+    let (mut here, there) = link(early());
     let receiver = thread::spawn(move || drop(there));
     let mut memory = HostMemory::from(vec![1; MIB]);
     let region = memory.region();
@@ -336,7 +343,7 @@ fn a_sender_that_waits_hears_of_the_receivers_death_and_of_a_sink_that_refuses()
     assert!(matches!(lost, Err(TransferError::PeerClosed)));
     receiver.join().expect("no panic");
 
-    let (mut here, mut there) = link(Policy::default());
+    let (mut here, mut there) = link(early());
     let receiver = thread::spawn(move || {
         let refused = there.recv(&mut HostMemory::with_limit(9), soon());
         assert!(matches!(refused, Err(TransferError::NoRoom { .. })));
@@ -372,7 +379,7 @@ fn a_sink_that_lies_gets_an_error_and_its_region_back() {
         Region::new(u64::MAX, 10),
         Region::new(0, 9),
     ] {
-        let (mut here, mut there) = link(Policy::default());
+        let (mut here, mut there) = link(early());
         let mut memory = HostMemory::from([1; 10]);
         let all = memory.region();
         here.send(Payload::kept(&mut memory, all).expect("inside"), soon())
@@ -386,8 +393,7 @@ fn a_sink_that_lies_gets_an_error_and_its_region_back() {
 
 #[test]
 fn a_bell_on_several_links_rings_for_each() {
-    let (mut senders, receivers): (Vec<Link>, Vec<Link>) =
-        (0..3).map(|_| link(Policy::default())).unzip();
+    let (mut senders, receivers): (Vec<Link>, Vec<Link>) = (0..3).map(|_| link(early())).unzip();
     let bell = Doorbell::new();
     receivers.iter().for_each(|receiver| receiver.hang(&bell));
     assert!(!bell.wait(Deadline::now()));
@@ -426,7 +432,7 @@ proptest! {
                 Just(Step::Recv),
             ], 0..20)
     ) {
-        let mut policy = Policy::default();
+        let mut policy = early();
         policy.messages = 3;
         policy.pool = pool(2 << 20);
         let (mut here, mut there) = link(policy);
@@ -476,7 +482,7 @@ proptest! {
     ) {
         const ROOM: usize = 6 << 20;
         let to = if alike { start } else { to };
-        let mut policy = Policy::default();
+        let mut policy = early();
         policy.force = exchanged.then_some(Method::Exchange);
         policy.trusted = trusted;
         policy.pool = pool(4 * ROOM as u64);
@@ -560,7 +566,7 @@ impl Sink for Fixed {
 
 #[test]
 fn a_bell_that_is_hung_late_rings_for_what_is_there() {
-    let (mut here, there) = link(Policy::default());
+    let (mut here, there) = link(early());
     let mut memory = HostMemory::from(*b"x");
     let region = memory.region();
     here.send(Payload::kept(&mut memory, region).expect("inside"), soon())

@@ -255,6 +255,13 @@ fn the_limit_is_an_error_code() {
     assert_eq!(none.slots(), None);
 }
 
+/// Exchanges less than by default, so that places are small.
+fn early() -> Policy {
+    let mut policy = Policy::default();
+    policy.exchange = u64::from(MIB);
+    policy
+}
+
 /// Hands everything over at once to a function on this thread.
 struct At<'f> {
     to: &'f mut Puppet,
@@ -286,7 +293,7 @@ fn copy_of(payload: &mut Payload<'_>) -> Result<Vec<u8>, SendError> {
 impl Outbox for At<'_> {
     fn send(&mut self, _target: &str, mut payload: Payload<'_>) -> Result<(), SendError> {
         let before = copy_of(&mut payload)?;
-        let delivery = transfer(payload, &mut **self.to, &Policy::default())?;
+        let delivery = transfer(payload, &mut **self.to, &early())?;
         let region = delivery.region();
         let then = (region.offset() == SMALL).then(|| self.to.bytes(region));
         self.sent.push((before, delivery, then));

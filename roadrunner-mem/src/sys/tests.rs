@@ -163,7 +163,9 @@ fn a_memory_in_a_reservation_stays_whole_and_can_grow() {
 #[test]
 fn payloads_cross_between_memories_in_reservations() {
     let (mut source, mut sink) = (Grown::new(4 << 20), Grown::new(5 << 20));
-    let (mut here, mut there) = link(Policy::default());
+    let mut policy = Policy::default();
+    policy.exchange = 1 << 20;
+    let (mut here, mut there) = link(policy.clone());
     for round in 0..20 {
         let (ours, theirs) = (source.fill(round), sink.fill(round + 99));
         let (start, len) = (13 + round % 2 * PAGE, (2 << 20) + 5);
@@ -175,7 +177,7 @@ fn payloads_cross_between_memories_in_reservations() {
             here.send(payload, deadline).expect("room");
             there.recv(&mut sink, deadline).expect("sent").receipt()
         } else {
-            let delivery = transfer(payload, &mut sink, &Policy::default());
+            let delivery = transfer(payload, &mut sink, &policy);
             delivery.expect("room").receipt()
         };
         // Later there are too many mappings in so few pages.
