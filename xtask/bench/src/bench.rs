@@ -15,7 +15,7 @@ pub(crate) enum Scale {
     Full,
     /// A quarter of the time.
     Quick,
-    /// One round, and no payload above 3 MB: shows that everything runs.
+    /// One round, and no payload above 5 MB: shows that everything runs.
     Smoke,
 }
 
@@ -133,7 +133,7 @@ impl Bench {
     /// The length that stands for `bytes` at this scale.
     pub(crate) fn bytes(&self, bytes: u64) -> u64 {
         match self.scale {
-            Scale::Smoke => bytes.min(3_000_000),
+            Scale::Smoke => bytes.min(5_000_000),
             Scale::Full | Scale::Quick => bytes,
         }
     }
