@@ -134,8 +134,9 @@ impl Lane {
             return Err(TransferError::Broken);
         }
         self.tell_receiver();
-        if self.receiver_gone.load(Ordering::Relaxed) {
-            self.drain();
+        // What is still there nobody has received, nor will. What is not was received, or fell to a receiver that died with
+        // it unread, as behind every send that does not wait: the next one says so.
+        if self.receiver_gone.load(Ordering::Relaxed) && self.drain() {
             return Err(TransferError::PeerClosed);
         }
         Ok(())
@@ -238,10 +239,14 @@ impl Lane {
         self.sender.wake();
     }
 
-    /// Drops what nobody will receive.
-    fn drain(&self) {
-        while self.queue.pop().is_some() {}
+    /// Drops what nobody will receive; whether there was something.
+    fn drain(&self) -> bool {
+        let mut some = false;
+        while self.queue.pop().is_some() {
+            some = true;
+        }
         while self.spare.pop().is_some() {}
+        some
     }
 
     pub(crate) fn hang(&self, bell: &Doorbell) {

@@ -5,6 +5,7 @@ use roadrunner_core::{
     Deadline, HostMemory, LinearMemory, Payload, Region, Sink, Transfer, TransferError,
 };
 use roadrunner_mem::{link, Doorbell, Link, PageBuffer, Policy};
+use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::Duration;
 
@@ -187,4 +188,26 @@ fn a_receiver_that_goes_takes_what_was_on_its_way_along() {
     }
     assert!(!here.is_open());
     memory.reserve(1, 1).expect("still whole");
+}
+
+/// A receiver that goes as soon as it has got something: the sender must not hear that it was lost.
+#[test]
+fn what_was_received_was_sent() {
+    for round in 0..6000 {
+        // One that looks sees the payload while the sender has yet to see that somebody sleeps.
+        let (mut here, mut there) = link(policy(Duration::from_millis(2), 4, u64::MAX));
+        let both = Arc::new(Barrier::new(2));
+        let there_too = both.clone();
+        let receiver = thread::spawn(move || {
+            there_too.wait();
+            next(&mut there, soon()).is_ok()
+        });
+        both.wait();
+        for _ in 0..round % 200 * 10 {
+            std::hint::spin_loop();
+        }
+        let sent = send(&mut here, number(round, 64), soon());
+        assert!(receiver.join().expect("no panic"), "round {round}");
+        assert!(sent.is_ok(), "round {round}: {sent:?}");
+    }
 }

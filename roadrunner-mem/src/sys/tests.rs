@@ -163,8 +163,10 @@ fn a_memory_in_a_reservation_stays_whole_and_can_grow() {
 #[test]
 fn payloads_cross_between_memories_in_reservations() {
     let (mut source, mut sink) = (Grown::new(4 << 20), Grown::new(5 << 20));
-    let mut policy = Policy::default();
-    policy.exchange = 1 << 20;
+    let policy = Policy {
+        exchange: 1 << 20,
+        ..Policy::default()
+    };
     let (mut here, mut there) = link(policy.clone());
     for round in 0..20 {
         let (ours, theirs) = (source.fill(round), sink.fill(round + 99));
