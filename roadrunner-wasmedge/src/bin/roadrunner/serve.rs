@@ -27,7 +27,7 @@ them ended by themselves, 1 if some had to be cut. A second signal cuts them at 
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// Where to listen: host:port or [::1]:port; with port 0 the system chooses one, and it is printed
+    /// Where to listen: `host:port`, `[::1]:port`; with port 0 the system chooses one, and it is printed
     #[arg(long, value_name = "ADDR")]
     listen: String,
     #[command(flatten)]
