@@ -8,7 +8,6 @@ mod listener;
 mod options;
 mod places;
 mod secret;
-mod session;
 #[allow(unsafe_code)]
 mod sys;
 mod wire;
@@ -18,5 +17,4 @@ pub use listener::Listener;
 pub use options::{Options, Preference};
 pub use roadrunner_mem::{Server, Service};
 pub use secret::{Secret, SecretError};
-pub use session::{Session, SessionListener};
 pub use wire::TcpWire;
