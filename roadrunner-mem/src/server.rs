@@ -255,7 +255,12 @@ impl<A: Accept, S: Service<A::Link>> Shared<A, S> {
         // Whoever is told of it before it is complete waits for that.
         let mut held = locked(&served);
         locked(&self.links).insert(number, served.clone());
-        let watched = self.epoll.add(&link, once(EpollFlags::EPOLLIN, number));
+        let mut watched = self.epoll.add(&link, once(EpollFlags::EPOLLIN, number));
+        // What came before the descriptor was watched may not make it readable.
+        if watched.is_ok() && link.has_pending() {
+            let now = EpollFlags::EPOLLIN | EpollFlags::EPOLLOUT;
+            watched = self.epoll.modify(&link, &mut once(now, number));
+        }
         *held = Some((link, session));
         if let Err(errno) = watched {
             let why = TransferError::Io {
