@@ -5,8 +5,12 @@
 //! do a round.
 
 pub(crate) mod clock;
+mod fanout;
+mod links;
 mod pairs;
 mod part;
+mod pingpong;
+mod places;
 mod rounds;
 pub(crate) mod sys;
 mod ways;
@@ -15,10 +19,22 @@ use crate::bench::Bench;
 use crate::peer::Peers;
 use anyhow::Result;
 
-pub(crate) const PEERS: Peers = &[("uds.sender", part::send), ("uds.receiver", part::receive)];
+pub(crate) const PEERS: Peers = &[
+    ("uds.sender", part::send),
+    ("uds.receiver", part::receive),
+    ("uds.ping", pingpong::ping),
+    ("uds.pong", pingpong::pong),
+    ("uds.links.server", links::server),
+    ("uds.links.client", links::client),
+    ("uds.fanout.sender", fanout::sender),
+    ("uds.fanout.reader", fanout::reader),
+];
 
 pub(crate) fn run(bench: &mut Bench) -> Result<()> {
-    rounds::run(bench)
+    rounds::run(bench)?;
+    pingpong::run(bench)?;
+    links::run(bench)?;
+    fanout::run(bench)
 }
 
 /// Ways of others that this build and this machine have; what is missing is said.

@@ -4,7 +4,7 @@
 mod iceoryx;
 #[cfg(feature = "peers")]
 mod ipc;
-mod ours;
+pub(super) mod ours;
 pub(super) mod redis;
 mod socket;
 

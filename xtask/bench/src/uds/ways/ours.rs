@@ -19,12 +19,13 @@ fn options(way: &str) -> Result<Options> {
         "write" => Preference::Write,
         "splice" => Preference::Splice,
         "segment" => Preference::Segment,
+        "ring" => Preference::Ring,
         _ => bail!("there is no way {way:?}"),
     };
-    Ok(Options::default().prefer(preference))
+    Ok(Options::default().prefer(preference).slots(way != "copied"))
 }
 
-fn deadline() -> Deadline {
+pub(in crate::uds) fn deadline() -> Deadline {
     Deadline::after(Duration::from_secs(60))
 }
 
