@@ -107,11 +107,6 @@ impl Bench {
         bench
     }
 
-    #[allow(dead_code)] // not every run has an experiment that asks
-    pub(crate) fn scale(&self) -> Scale {
-        self.scale
-    }
-
     pub(crate) fn is_full(&self) -> bool {
         self.scale == Scale::Full
     }

@@ -119,12 +119,6 @@ impl Watch {
         self.elsewhere += cpu;
     }
 
-    /// Processor time of another thread of this process that is not what the experiment is about.
-    #[allow(dead_code)] // for threads that do other work too
-    pub(crate) fn add_beside(&mut self, cpu: Cpu) {
-        self.beside += cpu;
-    }
-
     /// The peak resident set of another process that took part.
     pub(crate) fn add_peak(&mut self, bytes: u64) {
         self.peak_elsewhere += bytes;

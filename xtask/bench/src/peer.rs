@@ -108,7 +108,6 @@ impl Peer {
     }
 
     /// Of its process.
-    #[allow(dead_code)] // for whoever looks at it from outside
     pub(crate) fn id(&self) -> u32 {
         self.child.id()
     }

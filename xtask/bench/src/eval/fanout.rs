@@ -2,11 +2,11 @@
 
 use super::hop::{Arrival, Departure};
 use super::http::Body;
-use super::ours::{consume, patient};
+use super::ours::consume_on_thread;
 use super::wasi::Program;
 use super::{Peerage, FANOUT, MB};
 use crate::bench::{Bench, Experiment};
-use crate::functions::{soon, Consumer, Producer};
+use crate::functions::{soon, Producer};
 use crate::measure::{Candidate, Receipts, Watch};
 use crate::peer::Peer;
 use crate::results::Ratio;
@@ -28,12 +28,11 @@ fn plan(bench: &Bench) -> Vec<(u32, u64)> {
     if bench.is_smoke() {
         return vec![(3, bench.bytes(MB))];
     }
-    let mut plan: Vec<_> = RECEIVERS.iter().map(|count| (*count, 10 * MB)).collect();
-    if bench.is_full() {
-        plan.extend([(10, MB), (100, MB), (10, 100 * MB)]);
-    } else {
-        plan = vec![(10, 10 * MB), (100, 10 * MB)];
+    if !bench.is_full() {
+        return vec![(10, 10 * MB), (100, 10 * MB)];
     }
+    let mut plan: Vec<_> = RECEIVERS.iter().map(|count| (*count, 10 * MB)).collect();
+    plan.extend([(10, MB), (100, MB), (10, 100 * MB)]);
     plan
 }
 
@@ -74,18 +73,9 @@ fn ours<'a>(
         let (say, answers) = mpsc::channel::<Arrival>();
         let mut links = Vec::new();
         for _ in 0..count {
-            let (here, mut there) = link(Policy::default());
+            let (here, there) = link(Policy::default());
             links.push(here);
-            let mut to = Consumer::new(&peerage.modules)?;
-            let say = say.clone();
-            thread::spawn(move || {
-                while let Ok(delivery) = to.function.receive(&mut there, patient()) {
-                    match consume(&mut to, delivery) {
-                        Ok(arrival) if say.send(arrival).is_ok() => {}
-                        _ => return,
-                    }
-                }
-            });
+            consume_on_thread(&peerage.modules, there, say.clone())?;
         }
         let mut base = 0;
         Ok(move |watch: &mut Watch| {

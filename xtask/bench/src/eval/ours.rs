@@ -72,7 +72,7 @@ pub(super) fn candidate(mode: Mode, loan: bool, bytes: u64, modules: &Modules) -
 }
 
 /// Lets `consume` have a payload that has arrived in its memory.
-pub(super) fn consume(to: &mut Consumer, delivery: Delivery) -> Result<Arrival> {
+fn consume(to: &mut Consumer, delivery: Delivery) -> Result<Arrival> {
     let arrived = clock::now();
     let sum = to.sum(delivery.region())?;
     Ok(Arrival {
@@ -85,7 +85,7 @@ pub(super) fn consume(to: &mut Consumer, delivery: Delivery) -> Result<Arrival> 
 }
 
 /// A receiver waits for as long as the measurement may take; it ends with the link.
-pub(super) fn patient() -> Deadline {
+fn patient() -> Deadline {
     Deadline::after(Duration::from_secs(3600))
 }
 
@@ -129,19 +129,28 @@ impl Answers {
     }
 }
 
-/// A thread for the receiver, which ends with the link.
-fn in_process(modules: &Modules) -> Result<(Outlet, Answers)> {
-    let (here, mut there) = link(Policy::default());
-    let (say, answers) = mpsc::channel();
+/// A function on a thread of its own, which ends with the link.
+pub(super) fn consume_on_thread(
+    modules: &Modules,
+    mut link: roadrunner_mem::Link,
+    say: mpsc::Sender<Arrival>,
+) -> Result<()> {
     let mut to = Consumer::new(modules)?;
     thread::spawn(move || {
-        while let Ok(delivery) = to.function.receive(&mut there, patient()) {
+        while let Ok(delivery) = to.function.receive(&mut link, patient()) {
             match consume(&mut to, delivery) {
                 Ok(arrival) if say.send(arrival).is_ok() => {}
                 _ => return,
             }
         }
     });
+    Ok(())
+}
+
+fn in_process(modules: &Modules) -> Result<(Outlet, Answers)> {
+    let (here, there) = link(Policy::default());
+    let (say, answers) = mpsc::channel();
+    consume_on_thread(modules, there, say)?;
     Ok((Outlet::Memory(here), Answers::Thread(answers)))
 }
 

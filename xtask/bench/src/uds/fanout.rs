@@ -3,7 +3,7 @@
 use super::places::Places;
 use super::ways::ours::deadline;
 use super::{clock, part::Task};
-use crate::bench::{Bench, Experiment, Scale};
+use crate::bench::{Bench, Experiment};
 use crate::measure::{Candidate, Watch};
 use crate::payload::Pattern;
 use crate::peer::{Control, Peer};
@@ -22,11 +22,7 @@ const READERS: u32 = 100;
 
 pub(super) fn run(bench: &mut Bench) -> Result<()> {
     let bytes = bench.bytes(LARGE);
-    let readers = if bench.scale() == Scale::Smoke {
-        3
-    } else {
-        READERS
-    };
+    let readers = if bench.is_smoke() { 3 } else { READERS };
     bench.expect(1);
     let grown = Cell::new(0);
     bench.measure(

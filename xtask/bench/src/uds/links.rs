@@ -3,7 +3,7 @@
 use super::places::Places;
 use super::ways::ours::deadline;
 use super::{clock, part::Task};
-use crate::bench::{Bench, Experiment, Scale};
+use crate::bench::{Bench, Experiment};
 use crate::measure::{Candidate, Watch};
 use crate::payload::Pattern;
 use crate::peer::{Control, Peer};
@@ -27,11 +27,7 @@ const ANSWER: u64 = 8;
 const PLACES: usize = 1000;
 
 pub(super) fn run(bench: &mut Bench) -> Result<()> {
-    let many = if bench.scale() == Scale::Smoke {
-        20
-    } else {
-        MANY
-    };
+    let many = if bench.is_smoke() { 20 } else { MANY };
     bench.expect(1);
     let candidates = vec![candidate("1 link", 1), candidate("1000 links", many)];
     let measured = bench.measure(Experiment::new("uds.links", MESSAGE), candidates)?;
