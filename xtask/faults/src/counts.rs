@@ -83,6 +83,14 @@ impl Counts {
         self.plain
     }
 
+    /// Open descriptors.
+    #[must_use]
+    pub fn descriptors(&self) -> usize {
+        let of_descriptors = |(what, _): &(&String, _)| what.starts_with("descriptor of ");
+        let counts = self.held.iter().filter(of_descriptors);
+        counts.map(|(_, count)| count).sum()
+    }
+
     /// Takes the mappings of `now` for those that have been there before.
     pub(crate) fn accept_mappings(&mut self, now: &Self) {
         let is_mapping = |what: &str| what.starts_with("mapping of ");

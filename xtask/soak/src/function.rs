@@ -116,13 +116,20 @@ impl Function {
         let bytes = round.payload(number);
         let len = bytes.len() as u64;
         let deadline = Deadline::after(PATIENCE);
-        if let (Carriage::Slot, Link::Unix(link)) = (round.carriage, &mut *link) {
+        if let (true, Link::Unix(link)) = (round.carriage.loans(), &mut *link) {
             let region = self.loan(link, len)?;
             fill(&mut self.memory, region.offset(), &bytes);
-            let shared = self.slots.hand_over(&mut self.memory, region, None)?;
+            let trust = link.trust();
+            if trust.is_some() != (round.carriage == Carriage::TrustedSlot) {
+                return Err(anyhow!("the link's trust is {trust:?}").into());
+            }
+            let shared = self.slots.hand_over(&mut self.memory, region, trust)?;
             let shared = shared.ok_or_else(|| anyhow!("a loaned slot could not be handed over"))?;
             link.send_shared(&shared, deadline)?;
-            self.overwrite(region)?;
+            // One that is trusted leaves alone what it gave away.
+            if trust.is_none() {
+                self.overwrite(region)?;
+            }
             return Ok(());
         }
         // At another offset within its page each time.

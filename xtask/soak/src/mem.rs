@@ -10,9 +10,9 @@ use roadrunner_core::{
 };
 use roadrunner_faults::Counts;
 use roadrunner_mem::{link, Link, PageBuffer, Policy, Slots, PAGE_SIZE};
-use std::fs;
 use std::thread;
 use std::time::{Duration, Instant};
+use std::{fmt, fs};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Payloads have at most so many pages, and so have the slots.
@@ -20,6 +20,8 @@ const MOST_PAGES: u64 = 32;
 const ROOM: u64 = 2 << 20;
 /// What the process may have more of at the end than when it was warm.
 const MAPPINGS: usize = 32;
+/// Payloads on their way at most: few, as each may be pages with a mapping of their own, and more of them in the pool.
+const IN_FLIGHT: usize = 8;
 const RESIDENT: u64 = 16 << 20;
 /// What is made once and kept is there after a tenth of the handovers, at most so many.
 const WARM: u64 = 2_000;
@@ -101,12 +103,12 @@ impl Taken {
         if let Some(difference) = self.counts.difference(&before.counts) {
             bail!("left behind: {difference}");
         }
-        self.check_bounds(before)
+        self.check_bounds(before, MAPPINGS)
     }
 
-    fn check_bounds(&self, before: &Self) -> Result<()> {
+    fn check_bounds(&self, before: &Self, mappings: usize) -> Result<()> {
         ensure!(
-            self.mappings <= before.mappings + MAPPINGS,
+            self.mappings <= before.mappings + mappings,
             "{} mappings, {} before",
             self.mappings,
             before.mappings
@@ -121,6 +123,18 @@ impl Taken {
     }
 }
 
+impl fmt::Display for Taken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} descriptors, {} mappings and {} KiB resident",
+            self.counts.descriptors(),
+            self.mappings,
+            self.resident >> 10
+        )
+    }
+}
+
 pub(crate) fn soak(rounds: u64, seed: u64) -> Result<()> {
     let bar = progress::bar("mem", rounds);
     let share = rounds.div_ceil(WAYS.len() as u64);
@@ -129,15 +143,16 @@ pub(crate) fn soak(rounds: u64, seed: u64) -> Result<()> {
         hand_over(way, share.min(WARM), seed, &|_| Ok(())).context(way.name)?;
         let before = Taken::now()?;
         // The two functions live, and take what they take.
-        let (mut living, mut number) = (None::<Taken>, 0);
+        let (mut living, mut number, mut most) = (None::<Taken>, 0, 0);
         let mut check = |done: u64| -> Result<()> {
             bar.inc(done - number);
             number = done;
             let now = Taken::now()?;
+            most = most.max(now.mappings);
             match &living {
                 None if done >= share.min(WARM) => living = Some(now),
                 None => {}
-                Some(first) => now.check_bounds(first)?,
+                Some(first) => now.check_bounds(first, MAPPINGS + PLACES as usize * IN_FLIGHT)?,
             }
             Ok(())
         };
@@ -152,12 +167,8 @@ pub(crate) fn soak(rounds: u64, seed: u64) -> Result<()> {
         })?;
         bar.suspend(|| {
             println!(
-                "mem, {}: {share} handovers, {} mappings and {} KiB resident before, {} and {} after ({:.1} s)",
+                "mem, {}: {share} handovers; {before} before, {after} after, {most} mappings at most meanwhile ({:.1} s)",
                 way.name,
-                before.mappings,
-                before.resident >> 10,
-                after.mappings,
-                after.resident >> 10,
                 began.elapsed().as_secs_f64()
             );
         });
@@ -171,6 +182,7 @@ fn hand_over(way: Way, count: u64, seed: u64, look: &dyn Fn(u64) -> Result<()>) 
     let mut policy = Policy::default();
     policy.force = way.force;
     policy.trusted = way.trusted;
+    policy.messages = IN_FLIGHT;
     let (here, there) = link(policy);
     let mut sender = Function::new(here)?;
     let mut receiver = Function::new(there)?;

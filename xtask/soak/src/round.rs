@@ -58,8 +58,8 @@ impl Round {
             End::Sender => Way::Out,
             End::Receiver => Way::In,
         };
-        // Of a payload in a segment 40 bytes cross.
-        let bytes = if carriage.is_by_segment() {
+        // Of a payload in a segment 40 bytes cross, of one in the ring now and then what wakes the other up.
+        let bytes = if carriage.is_through_memory() {
             4096
         } else {
             4 * lens.iter().sum::<u64>()

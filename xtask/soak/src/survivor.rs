@@ -16,16 +16,20 @@ use std::io::{BufRead, BufReader};
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 /// How long the survivor tries before it looks whether the other is still alive.
 const LOOK: Duration = Duration::from_millis(50);
+/// A victim whose moment does not come, because less crosses than was drawn, is killed after so long.
+const LATEST: Duration = Duration::from_secs(2);
 /// No round takes so long.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// Plain mappings and their bytes that may be more than after the first rounds: the allocator's.
+/// Plain mappings and their bytes that may be more than after the first rounds: the allocator's, which takes 64 MiB of addresses
+/// when two threads are in its way at once (mallopt(3), `M_ARENA_MAX`).
 const MAPPINGS: usize = 64;
-const BYTES: u64 = 64 << 20;
+const BYTES: u64 = 200 << 20;
 /// Rounds after which all that is made once and kept is there.
 const WARM: u64 = 12;
 
@@ -106,13 +110,18 @@ fn play(round: &Round, directory: &Path) -> Result<Option<Ended>> {
         None => None,
         Some(link) => Some(thread::scope(|scope| {
             let pid = victim.pid();
-            if let Moment::After(time) = round.moment {
-                scope.spawn(move || {
-                    thread::sleep(time);
+            let time = match round.moment {
+                Moment::After(time) => time,
+                Moment::Call(_) | Moment::Byte(..) => LATEST,
+            };
+            let (_ended, over) = mpsc::channel::<()>();
+            scope.spawn(move || {
+                // The other end of the channel goes when the link has come to its end.
+                if over.recv_timeout(time) == Err(RecvTimeoutError::Timeout) {
                     // It is not waited for before this thread has ended, so the number is still its own.
-                    kill(pid, Signal::SIGKILL)
-                });
-            }
+                    kill(pid, Signal::SIGKILL).ok();
+                }
+            });
             work(round, round.victim.other(), link)
         })?),
     };

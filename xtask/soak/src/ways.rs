@@ -21,6 +21,10 @@ pub(crate) enum Carriage {
     Map,
     /// Filled in a slot, and mapped by the receiver.
     Slot,
+    /// Filled in a slot that stays mapped at both ends.
+    TrustedSlot,
+    /// Copied through the ring in pieces, and out of it.
+    Ring,
 }
 
 const UDS: &[Carriage] = &[
@@ -30,6 +34,8 @@ const UDS: &[Carriage] = &[
     Carriage::Segment,
     Carriage::Map,
     Carriage::Slot,
+    Carriage::TrustedSlot,
+    Carriage::Ring,
 ];
 const NET: &[Carriage] = &[Carriage::Inline, Carriage::Write, Carriage::Splice];
 
@@ -49,17 +55,26 @@ impl Carriage {
             Self::Write => ((16 << 10) + 1, 3 << 20),
             // There is a whole page in it wherever it starts.
             Self::Splice => (2 << 12, 3 << 20),
-            Self::Segment | Self::Map | Self::Slot => (1, 3 << 20),
+            Self::Segment | Self::Map | Self::Slot | Self::TrustedSlot | Self::Ring => (1, 3 << 20),
         }
     }
 
-    pub(crate) fn is_by_segment(self) -> bool {
-        matches!(self, Self::Segment | Self::Map | Self::Slot)
+    /// Whether few of its bytes pass the socket.
+    pub(crate) fn is_through_memory(self) -> bool {
+        matches!(
+            self,
+            Self::Segment | Self::Map | Self::Slot | Self::TrustedSlot | Self::Ring
+        )
     }
 
     /// Whether the receiver maps what it gets.
     pub(crate) fn maps(self) -> bool {
-        matches!(self, Self::Map | Self::Slot)
+        matches!(self, Self::Map | Self::Slot | Self::TrustedSlot)
+    }
+
+    /// Whether the sender fills a slot.
+    pub(crate) fn loans(self) -> bool {
+        matches!(self, Self::Slot | Self::TrustedSlot)
     }
 
     /// What a receipt may say of a payload that was carried like this.
@@ -71,7 +86,9 @@ impl Carriage {
             // Without a free segment it is written.
             Self::Segment => matches!(method, Method::Copy | Method::Write | Method::Inline),
             Self::Map => matches!(method, Method::Map | Method::Write | Method::Inline),
-            Self::Slot => method == Method::Slot,
+            Self::Slot | Self::TrustedSlot => method == Method::Slot,
+            // Written while the receiver does not wait at the ring.
+            Self::Ring => matches!(method, Method::Copy | Method::Write | Method::Inline),
         }
     }
 }
@@ -85,6 +102,8 @@ impl fmt::Display for Carriage {
             Self::Segment => "segment",
             Self::Map => "map",
             Self::Slot => "slot",
+            Self::TrustedSlot => "trusted slot",
+            Self::Ring => "ring",
         })
     }
 }
@@ -194,6 +213,7 @@ fn unix(round: &Round) -> roadrunner_uds::Options {
     let preference = match round.carriage {
         Carriage::Splice => Preference::Splice,
         Carriage::Segment | Carriage::Map => Preference::Segment,
+        Carriage::Ring => Preference::Ring,
         _ => Preference::Write,
     };
     roadrunner_uds::Options::default()
@@ -201,6 +221,8 @@ fn unix(round: &Round) -> roadrunner_uds::Options {
         .chunk(CHUNK)
         .splice_from(0)
         .segment_from(0)
+        .ring_from(0)
+        .trusted(round.carriage == Carriage::TrustedSlot)
 }
 
 fn tcp(round: &Round) -> roadrunner_splice::Options {

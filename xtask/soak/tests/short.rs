@@ -14,7 +14,7 @@ fn soak(part: &str, rounds: &str) {
 
 #[test]
 fn killed_over_unix_sockets() {
-    soak("uds", "24");
+    soak("uds", "32");
 }
 
 #[test]
