@@ -57,6 +57,8 @@ struct Target {
     /// Files, and directories that end in `/`, from the root of the repository.
     code: &'static [&'static str],
     but: Option<&'static str>,
+    /// The tests that are soon over, as `cargo test` is told: what they notice, the others are not asked about.
+    quick: &'static [&'static str],
 }
 
 const TARGETS: [Target; 6] = [
@@ -65,6 +67,7 @@ const TARGETS: [Target; 6] = [
         package: "roadrunner-core",
         code: &["roadrunner-core/src/"],
         but: Some("roadrunner-core/src/testing/"),
+        quick: &["--lib", "--test=types", "--test=conformance"],
     },
     Target {
         part: Part::Frame,
@@ -76,30 +79,35 @@ const TARGETS: [Target; 6] = [
             "roadrunner-core/src/stream/",
         ],
         but: None,
+        quick: &["--lib", "--test=conformance"],
     },
     Target {
         part: Part::Sys,
         package: "roadrunner-mem",
         code: &["roadrunner-mem/src/sys/"],
         but: Some("roadrunner-mem/src/sys/tests.rs"),
+        quick: &["--lib", "--test=edges"],
     },
     Target {
         part: Part::Sys,
         package: "roadrunner-uds",
         code: &["roadrunner-uds/src/sys.rs", "roadrunner-uds/src/sys/"],
         but: None,
+        quick: &["--lib", "--test=ring"],
     },
     Target {
         part: Part::Sys,
         package: "roadrunner-splice",
         code: &["roadrunner-splice/src/sys.rs", "roadrunner-splice/src/sys/"],
         but: None,
+        quick: &["--lib"],
     },
     Target {
         part: Part::Sys,
         package: WASMEDGE,
         code: &["roadrunner-wasmedge/src/sys/"],
         but: None,
+        quick: &["--lib", "--test=function"],
     },
 ];
 const WASMEDGE: &str = "roadrunner-wasmedge";
@@ -186,7 +194,32 @@ impl Target {
         Ok(names.lines().map(key).collect())
     }
 
+    /// What came of each change: by the quick tests, and by all of them where those noticed nothing.
     fn run(&self, tools: &Tools, arguments: &Arguments) -> Result<Vec<(String, Ended)>> {
+        let shard = arguments.shard.iter().flat_map(|shard| ["--shard", shard]);
+        let shard: Vec<_> = shard.map(str::to_owned).collect();
+        let mut outcomes = self.try_all(tools, arguments, &shard, self.quick)?;
+        let survivors = outcomes
+            .iter()
+            .filter(|(_, ended)| *ended == Ended::Survived);
+        let again: Vec<_> = survivors
+            .flat_map(|(name, _)| ["--re".to_owned(), format!("^{}$", literally(name))])
+            .collect();
+        if !again.is_empty() {
+            outcomes.retain(|(_, ended)| *ended != Ended::Survived);
+            outcomes.extend(self.try_all(tools, arguments, &again, &[])?);
+        }
+        Ok(outcomes)
+    }
+
+    /// Has cargo-mutants try the changes that `chosen` names, with these tests; with all if none are named.
+    fn try_all(
+        &self,
+        tools: &Tools,
+        arguments: &Arguments,
+        chosen: &[String],
+        tests: &[&str],
+    ) -> Result<Vec<(String, Ended)>> {
         let output = target_directory()
             .join("mutants")
             .join(self.name().replace(' ', "-"));
@@ -197,16 +230,19 @@ impl Target {
             .arg(&output)
             .args(["--no-times", "--minimum-test-timeout", HANGS])
             .args(["--jobs", &arguments.jobs.to_string()])
+            .args(chosen)
             // The same cases for each.
             .env(SEED.0, SEED.1)
+            // Nobody looks at it, and it takes a third of the time.
+            .env("CARGO_PROFILE_DEV_DEBUG", "0")
             // Each job works on a copy of its own. Cargo takes copies for the same packages: in one target directory they
             // would run each other's tests.
             .env_remove("CARGO_TARGET_DIR");
         if self.package == WASMEDGE {
             command.arg("--all-features");
         }
-        if let Some(shard) = &arguments.shard {
-            command.args(["--shard", shard]);
+        if !tests.is_empty() {
+            command.arg("--").args(tests);
         }
         // stdout is for what comes of it all.
         let status = command
@@ -219,6 +255,15 @@ impl Target {
         }
         outcomes(&output.join("mutants.out/outcomes.json"))
     }
+}
+
+/// A regular expression for this text and nothing else.
+fn literally(text: &str) -> String {
+    let escaped = |c: char| match c.is_alphanumeric() || c == ' ' {
+        true => c.to_string(),
+        false => format!("\\x{{{:x}}}", u32::from(c)),
+    };
+    text.chars().map(escaped).collect()
 }
 
 /// Names, with the line, and what came of each.
@@ -308,6 +353,11 @@ mod tests {
         assert_eq!(understand(&full).unwrap()[0].count, 1);
         assert!(understand(&full.repeat(2)).is_err(), "twice the same");
         assert!(understand("").unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_name_is_no_pattern() {
+        assert_eq!(literally("a.rs:1: x"), r"a\x{2e}rs\x{3a}1\x{3a} x");
     }
 
     #[test]
