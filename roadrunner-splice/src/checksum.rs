@@ -4,7 +4,7 @@
 use crate::wire::Socket;
 use crc32fast::Hasher;
 use roadrunner_core::frame::{CHECKSUM_LEN, HEADER_LEN};
-use roadrunner_core::stream::{read_all, Carried, Start};
+use roadrunner_core::stream::read_all;
 use roadrunner_core::{Deadline, Span, TransferError};
 use roadrunner_mem::Checksum;
 
@@ -60,22 +60,19 @@ impl Checksum for Sum {
 }
 
 impl Checksums {
-    /// Sends a frame and the checksum behind it, as [`write_frame`](roadrunner_core::stream::write_frame) sends one
-    /// without.
+    /// Sends a frame and the checksum behind it, as [`write_all`](roadrunner_core::stream::write_all) sends one without.
     pub(crate) fn write_frame(
         &mut self,
         socket: &mut Socket,
-        start: Start,
+        header: &[u8; HEADER_LEN],
         payload: Span<'_>,
         sent: &mut u64,
         deadline: Deadline,
-    ) -> Result<Carried, TransferError> {
+    ) -> Result<(), TransferError> {
         let sum = &mut self.sending;
         if *sent == 0 {
             sum.restart();
         }
-        let carried = Carried::written(start);
-        let header = start.header(carried);
         let len = payload.len();
         let in_front = HEADER_LEN + len;
         while *sent < (in_front + CHECKSUM_LEN) as u64 {
@@ -98,7 +95,7 @@ impl Checksums {
                 .map_err(|error| TransferError::from_io("write to the link", error))?
                 as u64;
         }
-        Ok(carried)
+        Ok(())
     }
 
     /// Reads a payload and the checksum behind it, of which `got` bytes are here, and compares.

@@ -8,6 +8,7 @@ mod listener;
 mod options;
 mod places;
 mod secret;
+mod session;
 #[allow(unsafe_code)]
 mod sys;
 mod wire;
@@ -17,4 +18,5 @@ pub use listener::Listener;
 pub use options::{Options, Preference};
 pub use roadrunner_mem::{Server, Service};
 pub use secret::{Secret, SecretError};
+pub use session::{Session, SessionListener};
 pub use wire::TcpWire;

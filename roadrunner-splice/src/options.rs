@@ -38,6 +38,7 @@ pub struct Options {
     pub(crate) user_timeout: Option<Duration>,
     pub(crate) connections: usize,
     pub(crate) connections_each: usize,
+    pub(crate) keep: u64,
     pub(crate) secret: Option<Secret>,
     preference: Preference,
     pipes: Pipes,
@@ -46,7 +47,7 @@ pub struct Options {
 
 impl Default for Options {
     /// Payloads of up to [`DEFAULT_LIMIT`] bytes, the system's buffers, three seconds for a handshake, no secret, up to
-    /// 4,096 connections to a listener, keep-alive after 30 seconds,
+    /// 4,096 connections to a listener, keep-alive after 30 seconds, 16 MiB kept by a session,
     /// chunks of 256 KiB, splicing from 1 MiB on where [`Preference::Auto`] splices at all.
     fn default() -> Self {
         Self {
@@ -59,6 +60,7 @@ impl Default for Options {
             user_timeout: None,
             connections: 4096,
             connections_each: 4096,
+            keep: 16 << 20,
             secret: None,
             preference: Preference::Auto,
             pipes: Pipes::new(256 << 10),
@@ -123,6 +125,14 @@ impl Options {
     #[must_use]
     pub fn user_timeout(mut self, time: Duration) -> Self {
         self.user_timeout = Some(time);
+        self
+    }
+
+    /// Bytes of payloads that an end of a [`Session`](crate::Session) keeps until they are acknowledged. A longer payload
+    /// stays in its place, and `send` waits for its acknowledgement.
+    #[must_use]
+    pub fn keep(mut self, bytes: u64) -> Self {
+        self.keep = bytes;
         self
     }
 

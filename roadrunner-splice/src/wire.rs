@@ -8,7 +8,7 @@ use nix::poll::{ppoll, PollFd, PollFlags};
 use nix::sys::socket::{getsockopt, setsockopt, sockopt};
 use nix::sys::time::TimeSpec;
 use roadrunner_core::frame::{self, HEADER_LEN};
-use roadrunner_core::stream::{read_all, write_frame, Carried, Start, Wire};
+use roadrunner_core::stream::{read_all, write_all, Carried, Start, Wire};
 use roadrunner_core::{Deadline, Payload, Region, Sink, Span, TransferError};
 use roadrunner_mem::{Checksum, Pump};
 use std::ffi::OsString;
@@ -32,8 +32,12 @@ pub struct TcpWire {
     checksums: Option<Checksums>,
     /// Among those of its listener, if it was accepted.
     place: Option<Place>,
+    /// How many payloads the peer has acknowledged, if it is to acknowledge all.
+    acknowledged: Option<u64>,
 }
 
+/// Payloads of a session that may be unacknowledged at a time; what is kept of them has a limit in bytes as well.
+pub(crate) const WINDOW: usize = 256;
 /// The most that the system takes for it, in seconds (tcp(7)).
 const LONGEST_KEEP_ALIVE: u64 = 32_767;
 
@@ -65,6 +69,7 @@ impl TcpWire {
             wants_checksums: options.checksum.unwrap_or(!is_loopback(peer.ip())),
             checksums: None,
             place: None,
+            acknowledged: None,
         };
         wire.choose_congestion(options);
         Ok(wire)
@@ -111,6 +116,16 @@ impl TcpWire {
         }
     }
 
+    /// Asks the peer to acknowledge all payloads from now on.
+    pub(crate) fn acknowledge_all(&mut self) {
+        self.acknowledged = Some(0);
+    }
+
+    /// How many it has acknowledged since.
+    pub(crate) fn acknowledged_payloads(&self) -> u64 {
+        self.acknowledged.unwrap_or(0)
+    }
+
     /// The connection's place is taken for as long as it lasts.
     pub(crate) fn keep(&mut self, place: Place) {
         self.place = Some(place);
@@ -151,6 +166,7 @@ impl Wire for TcpWire {
             socket,
             pump,
             checksums,
+            acknowledged,
             ..
         } = self;
         if let Some(pump) = pump {
@@ -162,10 +178,16 @@ impl Wire for TcpWire {
             }
         }
         let payload = payload.span()?;
+        let carried = Carried {
+            acknowledge: acknowledged.is_some(),
+            ..Carried::written(start)
+        };
+        let header = start.header(carried);
         match checksums {
-            Some(checksums) => checksums.write_frame(socket, start, payload, sent, deadline),
-            None => write_frame(socket, start, payload, sent, deadline),
+            Some(checksums) => checksums.write_frame(socket, &header, payload, sent, deadline)?,
+            None => write_all(socket, &header, payload, sent, deadline)?,
         }
+        Ok(carried)
     }
 
     fn bring(
@@ -200,6 +222,17 @@ impl Wire for TcpWire {
     fn acknowledged(&mut self, sequence: u64) {
         if let Some(pump) = &mut self.pump {
             pump.acknowledge(sequence);
+        }
+        if let Some(count) = &mut self.acknowledged {
+            *count += 1;
+        }
+    }
+
+    fn window(&self) -> usize {
+        match self.acknowledged {
+            Some(_) => WINDOW,
+            // Pages that are spliced are one payload's.
+            None => 1,
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::thread::{self, JoinHandle};
 
 /// What happens to bytes on their way from the side that connected to the side that listens, or back.
@@ -33,23 +33,28 @@ impl Proxy {
         let (stopping, fate) = (stop.clone(), Arc::new(fate));
         let thread = thread::spawn(move || {
             let mut threads = Vec::new();
+            let mut open = Vec::new();
             for (number, near) in listener.incoming().enumerate() {
                 if stopping.load(Ordering::SeqCst) {
                     break;
                 }
-                let near = near.expect("accepted");
-                let Ok(far) = TcpStream::connect(target) else {
+                let near = Arc::new(near.expect("accepted"));
+                let Ok(far) = TcpStream::connect(target).map(Arc::new) else {
                     continue;
                 };
+                open.extend([&near, &far].map(Arc::downgrade));
                 for back in [false, true] {
-                    let ends = (
-                        near.try_clone().expect("a descriptor"),
-                        far.try_clone().expect("a descriptor"),
-                    );
+                    let ends = (near.clone(), far.clone());
                     let (from, to) = if back { (ends.1, ends.0) } else { ends };
                     let fate = fate.clone();
-                    threads.push(thread::spawn(move || pump(&*fate, number, back, from, to)));
+                    threads.push(thread::spawn(move || {
+                        pump(&*fate, number, back, &from, &to);
+                    }));
                 }
+            }
+            // Who holds the other ends may wait for this.
+            for end in open.iter().filter_map(Weak::upgrade) {
+                let _ = end.shutdown(Shutdown::Both);
             }
             for thread in threads {
                 thread.join().expect("no panic");
@@ -63,7 +68,7 @@ impl Proxy {
     }
 }
 
-fn pump(fate: &dyn Fate, number: usize, back: bool, mut from: TcpStream, mut to: TcpStream) {
+fn pump(fate: &dyn Fate, number: usize, back: bool, mut from: &TcpStream, mut to: &TcpStream) {
     let mut bytes = [0; 16 << 10];
     let mut at = 0;
     while let Ok(count @ 1..) = from.read(&mut bytes) {
@@ -87,10 +92,8 @@ impl Drop for Proxy {
         // Wakes the listener.
         let _ = TcpStream::connect(self.address);
         if let Some(thread) = self.thread.take() {
-            // Its connections have ended by now, or the test has failed.
-            if !thread::panicking() {
-                thread.join().expect("no panic");
-            }
+            let joined = thread.join();
+            assert!(joined.is_ok() || thread::panicking());
         }
     }
 }

@@ -1,0 +1,623 @@
+//! Links that outlive their connections.
+
+mod greeting;
+mod hub;
+
+pub use hub::SessionListener;
+
+use crate::link::{connect, Link};
+use crate::options::Options;
+use crate::wire::WINDOW;
+use greeting::{Answer, Greeting, Id, LONGEST};
+use hub::{Doorman, Mailbox};
+use roadrunner_core::frame::FrameError;
+use roadrunner_core::{
+    Deadline, Delivery, HostMemory, Payload, Receipt, Region, Sink, Transfer, TransferError,
+};
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+const FIRST_PAUSE: Duration = Duration::from_millis(10);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+/// How often one who cannot hear an acknowledgement because of what lies before it looks again.
+const LOOK_AGAIN: Duration = Duration::from_millis(5);
+
+/// One end of a link that goes on when its connection is cut: the side that connected connects again, with growing
+/// pauses, the two tell each other how many payloads they have received, and what is missing is sent again. Each payload
+/// is delivered once.
+///
+/// For that a payload is kept until the receiver has acknowledged it: copied into memory of this end, up to
+/// [`Options::keep`] bytes in all, or, where it is longer than that, in its place, so that `send` returns only when it
+/// is acknowledged. All are written; their receipts count the copy.
+///
+/// It goes on within the operations that are called, and until their deadlines: an end that is in none of them leaves the
+/// other one waiting. A payload for which `send` returned `Ok`
+/// may still have to be sent again: [`close`](Transfer::close) waits until all of them are acknowledged, and says only then
+/// that none follows. A side that has accepted a session may drop it when it has got
+/// [`Closed`](TransferError::Closed): its [`SessionListener`] tells a peer whose last acknowledgements were cut that they
+/// were on their way. When one of the processes dies its sessions die with it. If the connection is cut after the last
+/// payload and the side that connected is gone before it has heard of that, [`recv`](Transfer::recv) on the other side ends with
+/// [`Timeout`](TransferError::Timeout) instead of [`Closed`](TransferError::Closed).
+#[derive(Debug)]
+pub struct Session {
+    role: Role,
+    id: Id,
+    name: String,
+    keep: u64,
+    link: Option<Link>,
+    limit: u64,
+    /// The number of the first payload that was sent on this connection, and of the next one to be.
+    first_on_link: u64,
+    next_on_link: u64,
+    next_out: u64,
+    /// Payloads that the peer has acknowledged.
+    acknowledged: u64,
+    /// Payloads that have been received.
+    received: u64,
+    /// Those that are not acknowledged, with their numbers.
+    kept: VecDeque<(u64, HostMemory)>,
+    /// Whether the other side knows the session.
+    is_known: bool,
+    sent_end: bool,
+    got_end: bool,
+    /// The other side has ended the session.
+    is_over: bool,
+    broken: bool,
+}
+
+#[derive(Debug)]
+enum Role {
+    Connected {
+        address: String,
+        options: Options,
+    },
+    Accepted {
+        doorman: Arc<Doorman>,
+        mailbox: Arc<Mailbox>,
+    },
+}
+
+/// What can be heard of acknowledgements.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Heard {
+    Something,
+    /// A payload that this end has to receive first lies before them.
+    Blocked,
+}
+
+impl Session {
+    /// Opens a session named `name` with the [`SessionListener`] at `address`, as [`connect`] opens a link.
+    ///
+    /// # Errors
+    /// As [`connect`].
+    pub fn connect(
+        address: &str,
+        name: &str,
+        options: &Options,
+        deadline: Deadline,
+    ) -> Result<Self, TransferError> {
+        let mut id = Id::default();
+        getrandom::fill(&mut id).map_err(|error| TransferError::Io {
+            doing: "get random bytes",
+            source: std::io::Error::other(error.to_string()),
+        })?;
+        let role = Role::Connected {
+            address: address.to_owned(),
+            options: options.clone(),
+        };
+        let mut session = Self::new(role, id, name.to_owned(), options);
+        session.resume(deadline)?;
+        Ok(session)
+    }
+
+    fn new(role: Role, id: Id, name: String, options: &Options) -> Self {
+        Self {
+            role,
+            id,
+            name,
+            keep: options.keep,
+            link: None,
+            limit: options.limit,
+            first_on_link: 0,
+            next_on_link: 0,
+            next_out: 0,
+            acknowledged: 0,
+            received: 0,
+            kept: VecDeque::new(),
+            is_known: false,
+            sent_end: false,
+            got_end: false,
+            is_over: false,
+            broken: false,
+        }
+    }
+
+    /// The name that the connecting side gave the session. It comes from the peer.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Whether there is a connection at the moment, as far as this end knows.
+    #[must_use]
+    pub fn is_connected(&self) -> bool {
+        self.link.is_some()
+    }
+
+    /// Payloads that were sent and that the peer has not acknowledged, as far as this end knows.
+    #[must_use]
+    pub fn unacknowledged(&self) -> u64 {
+        self.next_out - self.acknowledged
+    }
+
+    /// Bytes of payloads that are kept.
+    #[must_use]
+    pub fn kept(&self) -> u64 {
+        self.kept
+            .iter()
+            .map(|(_, memory)| memory.region().len())
+            .sum()
+    }
+
+    /// Has a connection, the newest there is.
+    fn ready(&mut self, deadline: Deadline) -> Result<(), TransferError> {
+        if self.broken {
+            return Err(TransferError::Broken);
+        }
+        if self.is_over {
+            return Err(over());
+        }
+        if let Role::Accepted { mailbox, .. } = &self.role {
+            if let Some((link, received)) = mailbox.take() {
+                self.lose();
+                // If that is cut as well, there may be another one.
+                let adopted = self.adopt(link, received, deadline);
+                if self.broken {
+                    return adopted;
+                }
+            }
+        }
+        match self.link {
+            Some(_) => Ok(()),
+            None => self.resume(deadline),
+        }
+    }
+
+    /// Gets a connection, in as many attempts as the deadline allows, at least one.
+    fn resume(&mut self, deadline: Deadline) -> Result<(), TransferError> {
+        let mut pause = FIRST_PAUSE;
+        loop {
+            let error = match &self.role {
+                Role::Accepted { mailbox, .. } => match mailbox.wait(deadline) {
+                    Some((link, received)) => match self.adopt(link, received, deadline) {
+                        Ok(()) => return Ok(()),
+                        Err(error) => error,
+                    },
+                    None => TransferError::Timeout,
+                },
+                Role::Connected { address, options } => {
+                    let until = deadline.min(Deadline::after(options.handshake));
+                    let link = connect(address, &self.name, options, until);
+                    match link.and_then(|link| self.greet(link, until)) {
+                        Ok(()) => return Ok(()),
+                        Err(error) => error,
+                    }
+                }
+            };
+            // Before the session is known a refusal is an answer; later it may be a cut connection.
+            let final_word = matches!(error, TransferError::Refused(_)) && !self.is_known;
+            if self.broken || self.is_over || final_word {
+                return Err(error);
+            }
+            let Some(left) = deadline.remaining() else {
+                return Err(match error {
+                    refused @ TransferError::Refused(_) => refused,
+                    _ => TransferError::Timeout,
+                });
+            };
+            if matches!(self.role, Role::Connected { .. }) {
+                thread::sleep(pause.min(left));
+                pause = (pause * 2).min(LONGEST_PAUSE);
+            }
+        }
+    }
+
+    /// The connecting side's first words on a connection, and the answer.
+    fn greet(&mut self, mut link: Link, deadline: Deadline) -> Result<(), TransferError> {
+        let greeting = Greeting {
+            id: self.id,
+            received: self.received,
+            resumes: self.is_known,
+        };
+        say(&mut link, &greeting.encode(), deadline)?;
+        let mut memory = HostMemory::with_limit(LONGEST);
+        link.recv(&mut memory, deadline)?;
+        match Answer::decode(memory.as_slice())? {
+            Answer::Received(count) => self.install(link, count),
+            Answer::Unknown => {
+                self.broken = true;
+                Err(TransferError::Refused(
+                    "the peer does not know this session, or has too many".to_owned(),
+                ))
+            }
+            Answer::Ended { received, finished } => {
+                self.check(received)?;
+                self.settle(received);
+                self.got_end |= finished;
+                self.is_over = true;
+                Err(over())
+            }
+        }
+    }
+
+    /// The accepting side's answer to a peer that has received so many payloads.
+    fn adopt(
+        &mut self,
+        mut link: Link,
+        received: u64,
+        deadline: Deadline,
+    ) -> Result<(), TransferError> {
+        say(
+            &mut link,
+            &Answer::Received(self.received).encode(),
+            deadline,
+        )?;
+        self.install(link, received)
+    }
+
+    /// Goes on with a connection whose peer has received so many payloads.
+    fn install(&mut self, mut link: Link, received: u64) -> Result<(), TransferError> {
+        self.check(received)?;
+        link.wire_mut().acknowledge_all();
+        if let Role::Accepted { mailbox, .. } = &self.role {
+            mailbox.uses(Some(&link));
+        }
+        self.limit = link.limit();
+        self.link = Some(link);
+        self.is_known = true;
+        self.first_on_link = received;
+        self.next_on_link = received;
+        self.settle(received);
+        Ok(())
+    }
+
+    /// Whether the peer can have so many payloads.
+    fn check(&mut self, received: u64) -> Result<(), TransferError> {
+        if (self.acknowledged..=self.next_out).contains(&received) {
+            return Ok(());
+        }
+        self.broken = true;
+        Err(FrameError::Unexpected("an acknowledgement of what was not sent").into())
+    }
+
+    /// The peer has so many payloads.
+    fn settle(&mut self, acknowledged: u64) {
+        self.acknowledged = acknowledged;
+        while self
+            .kept
+            .front()
+            .is_some_and(|(number, _)| *number < acknowledged)
+        {
+            self.kept.pop_front();
+        }
+    }
+
+    /// Takes note of what has been acknowledged on this connection.
+    fn take_note(&mut self) {
+        if let Some(link) = &self.link {
+            self.settle(self.first_on_link + link.wire().acknowledged_payloads());
+        }
+    }
+
+    fn lose(&mut self) {
+        self.take_note();
+        self.link = None;
+        if let Role::Accepted { mailbox, .. } = &self.role {
+            mailbox.uses(None);
+        }
+    }
+
+    /// `Ok` if what failed may be tried again on another connection.
+    fn judge(&mut self, error: TransferError, deadline: Deadline) -> Result<(), TransferError> {
+        if self.link.as_ref().is_some_and(Transfer::is_open) {
+            return Err(error);
+        }
+        self.lose();
+        match error {
+            TransferError::PeerClosed
+            | TransferError::Truncated { .. }
+            | TransferError::Corrupted { .. }
+            | TransferError::Io { .. }
+            | TransferError::Broken => {
+                if deadline.has_passed() {
+                    Err(TransferError::Timeout)
+                } else {
+                    Ok(())
+                }
+            }
+            TransferError::Protocol(_) | TransferError::TooLarge { .. } => {
+                self.broken = true;
+                Err(error)
+            }
+            other => Err(other),
+        }
+    }
+
+    /// Whether everything that was sent has been acknowledged, and nothing follows.
+    fn is_finished(&self) -> bool {
+        self.sent_end && self.acknowledged == self.next_out
+    }
+
+    /// Sends what is kept and has not been sent on this connection; and the end, once all of it is acknowledged: a peer
+    /// that has it needs nothing else from here.
+    fn flush(&mut self, deadline: Deadline) -> Result<Option<Receipt>, TransferError> {
+        let mut last = None;
+        loop {
+            self.ready(deadline)?;
+            match self.flush_once(&mut last, deadline) {
+                Ok(()) => return Ok(last),
+                Err(error) => self.judge(error, deadline)?,
+            }
+        }
+    }
+
+    fn flush_once(
+        &mut self,
+        last: &mut Option<Receipt>,
+        deadline: Deadline,
+    ) -> Result<(), TransferError> {
+        let link = self.link.as_mut().ok_or(TransferError::Broken)?;
+        for (number, memory) in &mut self.kept {
+            if *number == self.next_on_link {
+                let region = memory.region();
+                *last = Some(link.send(Payload::kept(memory, region)?, deadline)?);
+                self.next_on_link += 1;
+            }
+        }
+        self.take_note();
+        if self.is_finished() {
+            let link = self.link.as_mut().ok_or(TransferError::Broken)?;
+            link.try_close()?;
+        }
+        Ok(())
+    }
+
+    /// Waits for acknowledgements.
+    fn hear(&mut self, deadline: Deadline) -> Result<Heard, TransferError> {
+        self.ready(deadline)?;
+        let link = self.link.as_mut().ok_or(TransferError::Broken)?;
+        if link.has_pending() {
+            return Ok(Heard::Blocked);
+        }
+        match link.listen(deadline) {
+            Ok(_) => self.take_note(),
+            Err(error) => self.judge(error, deadline)?,
+        }
+        Ok(Heard::Something)
+    }
+
+    /// Keeps a copy and sends that, if the connection allows it before the deadline; else later.
+    fn send_copy(
+        &mut self,
+        payload: &mut Payload<'_>,
+        deadline: Deadline,
+    ) -> Result<Receipt, TransferError> {
+        while !self.has_room(payload.len()) {
+            self.flush(deadline)?;
+            if self.has_room(payload.len()) {
+                break;
+            }
+            if self.hear(deadline)? == Heard::Blocked {
+                thread::sleep(LOOK_AGAIN.min(deadline.remaining().unwrap_or_default()));
+            }
+            if deadline.has_passed() {
+                return Err(TransferError::Timeout);
+            }
+        }
+        self.keep_copy(self.next_out, payload)?;
+        self.next_out += 1;
+        let sent = match self.flush(deadline) {
+            Ok(sent) => sent,
+            // It is kept.
+            Err(TransferError::Timeout) => None,
+            Err(error) => return Err(error),
+        };
+        let (bytes, copied) = (payload.len(), u8::from(!payload.is_empty()));
+        let method = sent.map_or(roadrunner_core::Method::Write, Receipt::method);
+        Ok(Receipt::new(bytes, method, 2 * copied))
+    }
+
+    fn has_room(&self, len: u64) -> bool {
+        let fits = self.kept() + len <= self.keep && self.kept.len() < WINDOW;
+        fits || self.kept.is_empty()
+    }
+
+    fn keep_copy(&mut self, number: u64, payload: &mut Payload<'_>) -> Result<(), TransferError> {
+        let span = payload.span()?;
+        let mut copy = vec![0; span.len()];
+        span.copy_to_slice(&mut copy);
+        self.kept.push_back((number, HostMemory::from(copy)));
+        Ok(())
+    }
+
+    /// Sends a payload from its place, and returns when it has been acknowledged.
+    fn send_in_place(
+        &mut self,
+        payload: &mut Payload<'_>,
+        deadline: Deadline,
+    ) -> Result<Receipt, TransferError> {
+        self.flush(deadline)?;
+        let (number, region) = (self.next_out, payload.region());
+        self.next_out += 1;
+        // Whether the peer may have seen some of it.
+        let mut started = false;
+        let sent = self.deliver(number, region, payload, &mut started, deadline);
+        if sent.is_err() {
+            if started {
+                // Its place is the caller's again, and it cannot be taken back.
+                self.broken = true;
+            } else {
+                self.next_out = number;
+            }
+        }
+        sent
+    }
+
+    fn deliver(
+        &mut self,
+        number: u64,
+        region: Region,
+        payload: &mut Payload<'_>,
+        started: &mut bool,
+        deadline: Deadline,
+    ) -> Result<Receipt, TransferError> {
+        let copies = u8::from(!region.is_empty());
+        let mut receipt = Receipt::new(region.len(), roadrunner_core::Method::Write, copies);
+        loop {
+            self.flush(deadline)?;
+            if self.acknowledged > number {
+                return Ok(receipt);
+            }
+            if self.next_on_link == number {
+                let link = self.link.as_mut().ok_or(TransferError::Broken)?;
+                let sent = link.send(Payload::kept(payload.memory(), region)?, deadline);
+                *started |= sent.is_ok() || !link.is_open();
+                match sent {
+                    Ok(sent) => {
+                        receipt = sent;
+                        self.next_on_link += 1;
+                    }
+                    Err(error) => self.judge(error, deadline)?,
+                }
+                continue;
+            }
+            if self.hear(deadline)? == Heard::Blocked {
+                // Nobody but the caller can receive what lies before the acknowledgement.
+                self.keep_copy(number, payload)?;
+                return Ok(Receipt::new(region.len(), receipt.method(), 2 * copies));
+            }
+            if self.acknowledged <= number && deadline.has_passed() {
+                return Err(TransferError::Timeout);
+            }
+        }
+    }
+}
+
+impl Transfer for Session {
+    fn send(
+        &mut self,
+        mut payload: Payload<'_>,
+        deadline: Deadline,
+    ) -> Result<Receipt, TransferError> {
+        if self.broken {
+            return Err(TransferError::Broken);
+        }
+        if self.sent_end {
+            return Err(TransferError::Closed);
+        }
+        if payload.len() > self.limit {
+            return Err(TransferError::TooLarge {
+                len: payload.len(),
+                limit: self.limit,
+            });
+        }
+        if payload.len() <= self.keep {
+            self.send_copy(&mut payload, deadline)
+        } else {
+            self.send_in_place(&mut payload, deadline)
+        }
+    }
+
+    fn recv(&mut self, sink: &mut dyn Sink, deadline: Deadline) -> Result<Delivery, TransferError> {
+        loop {
+            if self.broken {
+                return Err(TransferError::Broken);
+            }
+            if self.got_end {
+                return Err(TransferError::Closed);
+            }
+            match self.flush(deadline) {
+                // It said so in its last answer.
+                Err(_) if self.got_end => return Err(TransferError::Closed),
+                flushed => flushed?,
+            };
+            let link = self.link.as_mut().ok_or(TransferError::Broken)?;
+            match link.recv(sink, deadline) {
+                Ok(delivery) => {
+                    self.received += 1;
+                    self.take_note();
+                    return Ok(delivery);
+                }
+                Err(TransferError::Closed) => self.got_end = true,
+                Err(error) => self.judge(error, deadline)?,
+            }
+        }
+    }
+
+    /// Waits until everything that was sent is acknowledged, on as many connections as that takes, and says then that
+    /// nothing follows. If an acknowledgement lies behind a payload that this end has to receive first, it says so at
+    /// once, and does not wait.
+    fn close(&mut self, deadline: Deadline) -> Result<(), TransferError> {
+        self.sent_end = true;
+        loop {
+            if self.broken {
+                return Err(TransferError::Broken);
+            }
+            // The peer has all. It has finished, too, or is gone.
+            let is_left = self.is_over || (self.got_end && self.link.is_none());
+            if is_left && self.is_finished() {
+                return Ok(());
+            }
+            match self.flush(deadline) {
+                // It said so in its last answer.
+                Err(_) if self.is_over && self.is_finished() => return Ok(()),
+                flushed => flushed?,
+            };
+            if !self.is_finished() && self.hear(deadline)? == Heard::Something {
+                if deadline.has_passed() && !self.is_finished() {
+                    return Err(TransferError::Timeout);
+                }
+                continue;
+            }
+            let link = self.link.as_mut().ok_or(TransferError::Broken)?;
+            match link.close(deadline) {
+                Ok(()) => {
+                    self.take_note();
+                    return Ok(());
+                }
+                Err(error) => self.judge(error, deadline)?,
+            }
+        }
+    }
+
+    fn is_open(&self) -> bool {
+        !self.broken && !self.is_over
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        if let Role::Accepted { doorman, mailbox } = &self.role {
+            mailbox.uses(None);
+            let answer = Answer::Ended {
+                received: self.received,
+                finished: self.is_finished(),
+            };
+            doorman.forget(&self.id, answer);
+        }
+    }
+}
+
+fn over() -> TransferError {
+    TransferError::Refused("the peer has ended this session".to_owned())
+}
+
+/// Sends a few bytes that are not the caller's.
+fn say(link: &mut Link, bytes: &[u8], deadline: Deadline) -> Result<(), TransferError> {
+    let mut memory = HostMemory::from(bytes);
+    let region = memory.region();
+    link.send(Payload::kept(&mut memory, region)?, deadline)
+        .map(drop)
+}
