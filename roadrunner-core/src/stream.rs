@@ -141,10 +141,10 @@ impl<W: Wire> StreamLink<W> {
     }
 
     /// Whether the header of a payload has been read already, so that [`recv`](Transfer::recv) has something to do
-    /// although the descriptor may not be readable.
+    /// although the descriptor may not be readable. False once it has found that more of that payload has to come.
     #[must_use]
     pub fn has_pending(&self) -> bool {
-        self.incoming.data.is_some()
+        self.incoming.data.is_some() && !self.incoming.lacks
     }
 
     /// What to wait for before what could not be done without waiting is tried again.

@@ -192,14 +192,7 @@ impl Ring {
         if ahead > self.size as u64 || ahead % LINE as u64 != 0 {
             return Err(garbage("a tail that is out of the ring"));
         }
-        let mut head = [0; HEAD_LEN];
-        // Whole lines: it does not wrap.
-        let at = self.theirs.bytes + self.at(self.got);
-        self.shared.span(at, HEAD_LEN).copy_to_slice(&mut head);
-        let [a, b, c, d, e, f, g, h, l0, l1, l2, l3, w0, w1, w2, w3] = head;
-        let start = u64::from_ne_bytes([a, b, c, d, e, f, g, h]);
-        let len = u32::from_ne_bytes([l0, l1, l2, l3]) as usize;
-        let wakes = u32::from_ne_bytes([w0, w1, w2, w3]);
+        let (start, len, wakes) = self.head();
         if start > position {
             let new = wakes.wrapping_sub(self.drained as u32);
             return Ok(Next::Socket(self.undrained(self.drained + u64::from(new))?));
@@ -214,6 +207,20 @@ impl Ring {
             end: self.got + room,
         });
         Ok(Next::Ring)
+    }
+
+    /// What the next entry says of itself, if there is one.
+    fn head(&self) -> (u64, usize, u32) {
+        let mut head = [0; HEAD_LEN];
+        // Whole lines: it does not wrap.
+        let at = self.theirs.bytes + self.at(self.got);
+        self.shared.span(at, HEAD_LEN).copy_to_slice(&mut head);
+        let [a, b, c, d, e, f, g, h, l0, l1, l2, l3, w0, w1, w2, w3] = head;
+        (
+            u64::from_ne_bytes([a, b, c, d, e, f, g, h]),
+            u32::from_ne_bytes([l0, l1, l2, l3]) as usize,
+            u32::from_ne_bytes([w0, w1, w2, w3]),
+        )
     }
 
     fn undrained(&self, wakes: u64) -> io::Result<u64> {
@@ -250,6 +257,12 @@ impl Ring {
     /// Whether there is something to be read.
     pub(crate) fn has_something(&self) -> bool {
         self.open.is_some() || self.load(self.theirs.tail) != self.got
+    }
+
+    /// Whether [`next`](Self::next) would go on without the socket: what lies behind something that the socket has yet to
+    /// bring does not count.
+    pub(crate) fn has_next(&self, position: u64) -> bool {
+        self.has_something() && (self.open.is_some() || self.head().0 <= position)
     }
 
     /// Says what this end does.

@@ -24,6 +24,8 @@ const QUICK: usize = INLINE_LIMIT as usize + HEADER_LEN;
 const MOST_WAKES: usize = 1 << 10;
 /// How often a peer that is written to through a ring is looked at: it may be gone.
 const VISIT: Duration = Duration::from_micros(100);
+/// Entries of a ring that may be read one after the other without a look at the clock.
+const MOST_CRUMBS: u32 = 64;
 /// Pauses while a ring is full.
 const FIRST_NAP: Duration = Duration::from_micros(50);
 const LONGEST_NAP: Duration = Duration::from_millis(1);
@@ -47,6 +49,8 @@ pub(crate) struct Socket {
     /// Somebody waits for the descriptor without us.
     watched: AtomicBool,
     visited: Option<Instant>,
+    /// Entries of the ring that did not fill what they were read into, one after the other.
+    crumbs: u32,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -102,6 +106,7 @@ impl Socket {
             },
             watched: AtomicBool::new(false),
             visited: None,
+            crumbs: 0,
         }
     }
 
@@ -149,7 +154,8 @@ impl Socket {
 
     /// Whether something can be read although the descriptor may not be readable.
     pub(crate) fn has_something(&self) -> bool {
-        self.ring.as_ref().is_some_and(Ring::has_something)
+        let has_next = |ring: &Ring| ring.has_next(self.read);
+        self.ring.as_ref().is_some_and(has_next)
     }
 
     /// Somebody is given the descriptor, who may wait for it: from now on it becomes readable for whatever comes.
@@ -227,7 +233,10 @@ impl Socket {
     /// Whether the peer looks at the ring, and it has room for a frame.
     fn fits(&mut self, len: usize) -> io::Result<bool> {
         match &mut self.ring {
-            Some(ring) if len <= QUICK && ring.peer() == State::Awake => Ok(ring.room(len)? >= len),
+            // In one piece: with a part of it in the ring, the rest would have to wait for room there.
+            Some(ring) if len <= QUICK.min(ring.piece()) && ring.peer() == State::Awake => {
+                Ok(ring.room(len)? >= len)
+            }
             _ => Ok(false),
         }
     }
@@ -238,6 +247,10 @@ impl Socket {
         body: Span<'_>,
         deadline: Deadline,
     ) -> io::Result<usize> {
+        // A peer that makes room all the time is no reason to go on for ever.
+        if self.way.is_some() && deadline.has_passed() {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
         let room = self.wait_for_room(head.len() + body.len(), deadline)?;
         let Some(ring) = &mut self.ring else {
             return Err(io::ErrorKind::NotConnected.into());
@@ -436,7 +449,7 @@ impl Socket {
             };
             let next = ring.next(self.read)?;
             let wakes = match next {
-                Next::Ring => return Ok(ring.read(into)),
+                Next::Ring => return self.read_ring(into, deadline),
                 // What is there now is what comes next only if it was there before nothing was in the ring.
                 Next::Open(_) if !readable => {
                     readable = self.wait_to_read(true, deadline)?;
@@ -468,6 +481,24 @@ impl Socket {
                 }
             }
         }
+    }
+
+    /// Reads from the ring, where there is something. A peer that never lets it run empty, with entries of a byte each,
+    /// must not keep this end beyond its deadline: that is looked at whenever so many entries did not fill `into`.
+    fn read_ring(&mut self, into: Span<'_>, deadline: Deadline) -> io::Result<usize> {
+        if self.crumbs >= MOST_CRUMBS {
+            self.crumbs = 0;
+            if deadline.has_passed() {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+        }
+        let count = self.ring.as_mut().map_or(0, |ring| ring.read(into));
+        self.crumbs = if count < into.len() {
+            self.crumbs + 1
+        } else {
+            0
+        };
+        Ok(count)
     }
 
     /// Repeats `operation` until it does something other than wait, or the deadline passes.

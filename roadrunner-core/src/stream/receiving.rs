@@ -18,6 +18,8 @@ pub(super) struct Incoming {
     bytes: [u8; HEADER_LEN],
     filled: u64,
     pub(super) data: Option<(Header, Carried)>,
+    /// The wire has looked at that payload and found that more has to come.
+    pub(super) lacks: bool,
 }
 
 /// A payload for which a region is reserved.
@@ -91,6 +93,7 @@ impl<W: Wire> StreamLink<W> {
                     acknowledge,
                 };
                 self.incoming.data = Some((header, carried));
+                self.incoming.lacks = false;
                 Ok(())
             }
         }
@@ -142,6 +145,7 @@ impl<W: Wire> StreamLink<W> {
             })),
             Err(error) => {
                 self.incoming.data = Some((header, carried));
+                self.incoming.lacks = matches!(error, TransferError::Timeout);
                 self.judge(Err(error))
             }
         }
