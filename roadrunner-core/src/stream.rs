@@ -63,6 +63,8 @@ pub struct StreamLink<W> {
     got_end: bool,
     /// What the last operation that timed out was waiting for.
     wants: Wants,
+    /// The last receive waited for more to come.
+    drained: bool,
     broken: bool,
 }
 
@@ -112,6 +114,7 @@ impl<W: Wire> StreamLink<W> {
             sent_end: false,
             got_end: false,
             wants: Wants::default(),
+            drained: false,
             broken: false,
         }
     }
@@ -153,6 +156,13 @@ impl<W: Wire> StreamLink<W> {
         self.wants
     }
 
+    /// Whether the last receive took all there was and waits for more. If it did not, the descriptor may be readable for
+    /// what nobody takes now: whoever waits for something else is not to wait for that.
+    #[must_use]
+    pub fn is_drained(&self) -> bool {
+        self.drained
+    }
+
     /// Sends a payload as far as that goes without waiting. `None` if it is not out yet: call again with the same
     /// payload, unchanged, when the descriptor is ready for what [`wants`](Self::wants) says. Only then, or if
     /// nothing of it was sent when the link is dropped, is the payload free to be used again.
@@ -172,7 +182,9 @@ impl<W: Wire> StreamLink<W> {
     /// # Errors
     /// As [`recv`](Transfer::recv).
     pub fn try_recv(&mut self, sink: &mut dyn Sink) -> Result<Option<Delivery>, TransferError> {
-        or_wait(self.go_on_receiving(sink, Deadline::now()))
+        let received = self.go_on_receiving(sink, Deadline::now());
+        self.note_drained(&received);
+        or_wait(received)
     }
 
     /// Closes this end, as [`close`](Transfer::close) does, as far as that goes without waiting. `false` if the end is not
@@ -211,6 +223,7 @@ impl<W: Wire> StreamLink<W> {
             return Ok(false);
         }
         let taken = self.take_frame(deadline);
+        self.note_drained(&taken);
         let heard = or_wait(self.judge(taken))?;
         Ok(heard.is_some() && !self.has_body_ahead())
     }
@@ -367,6 +380,11 @@ impl<W: Wire> StreamLink<W> {
         }
     }
 
+    /// Waiting for room to say something is not waiting for more.
+    fn note_drained<T>(&mut self, received: &Result<T, TransferError>) {
+        self.drained = matches!(received, Err(TransferError::Timeout)) && self.wants.read;
+    }
+
     /// Anything but a deadline leaves the link broken.
     fn judge<T>(&mut self, result: Result<T, TransferError>) -> Result<T, TransferError> {
         self.broken |= !matches!(result, Ok(_) | Err(TransferError::Timeout));
@@ -398,6 +416,7 @@ impl<W: Wire> Transfer for StreamLink<W> {
 
     fn recv(&mut self, sink: &mut dyn Sink, deadline: Deadline) -> Result<Delivery, TransferError> {
         let received = self.go_on_receiving(sink, deadline);
+        self.note_drained(&received);
         if matches!(received, Err(TransferError::Timeout)) {
             self.abandon(sink);
         }

@@ -34,6 +34,11 @@ pub trait Served: Transfer + AsFd + Send + 'static {
 
     /// What to wait for before what could not be done is tried again.
     fn wants(&self) -> Wants;
+
+    /// Whether the last receive took all there was: see [`StreamLink::is_drained`]. True unless the link can tell.
+    fn is_drained(&self) -> bool {
+        true
+    }
 }
 
 impl<W: Wire + AsFd + Send + 'static> Served for StreamLink<W> {
@@ -43,6 +48,10 @@ impl<W: Wire + AsFd + Send + 'static> Served for StreamLink<W> {
 
     fn wants(&self) -> Wants {
         self.wants()
+    }
+
+    fn is_drained(&self) -> bool {
+        self.is_drained()
     }
 }
 
@@ -58,7 +67,9 @@ pub trait Service<L>: Send + Sync + 'static {
     /// and never waits ([`StreamLink`]). It is called again when more comes, or when there is room for what
     /// could not be sent. One link is served by one thread at a time.
     ///
-    /// It need not take all: as long as something is there it is called again, after the other links.
+    /// It need not take all: as long as something is there it is called again, after the other links. While what it
+    /// sends waits for room it is called when there is some, and for what comes only if it had taken all: a peer that
+    /// takes no answers is not to keep a thread busy with its next request.
     ///
     /// # Errors
     /// Any error ends the link; [`Closed`](TransferError::Closed) is the usual one.
@@ -282,9 +293,14 @@ impl<A: Accept, S: Service<A::Link>> Shared<A, S> {
         let ready = catch_unwind(AssertUnwindSafe(|| self.service.ready(session, link)));
         let ended = match ready {
             Ok(Ok(())) if link.is_open() => {
-                let mut events = EpollFlags::EPOLLIN;
+                let mut events = EpollFlags::empty();
+                let wants = link.wants();
+                events.set(
+                    EpollFlags::EPOLLIN,
+                    wants.read || !wants.write || link.is_drained(),
+                );
                 // A payload of which the header is read may be empty: then nothing more comes to be read.
-                let more = link.has_pending() || link.wants().write;
+                let more = link.has_pending() || wants.write;
                 events.set(EpollFlags::EPOLLOUT, more);
                 match self.epoll.modify(&*link, &mut once(events, number)) {
                     Ok(()) => return,

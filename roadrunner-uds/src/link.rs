@@ -82,6 +82,12 @@ impl Link {
         self.0.wants()
     }
 
+    /// Whether the last receive took all there was and waits for more; see [`StreamLink::is_drained`].
+    #[must_use]
+    pub fn is_drained(&self) -> bool {
+        self.0.is_drained()
+    }
+
     /// Sends a payload as far as that goes without waiting; see [`StreamLink::try_send`].
     ///
     /// # Errors
@@ -275,6 +281,10 @@ impl Served for Link {
 
     fn wants(&self) -> Wants {
         self.wants()
+    }
+
+    fn is_drained(&self) -> bool {
+        self.0.is_drained()
     }
 }
 

@@ -7,11 +7,11 @@ use std::fs;
 use std::io::Write;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixStream};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::mpsc::{channel, Receiver, Sender};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 fn listener() -> (Listener, Address) {
     static COUNT: AtomicU32 = AtomicU32::new(0);
@@ -36,13 +36,16 @@ fn link(address: &Address, name: &str) -> Link {
 /// Says again what it hears, except to links of these names; tells how links ended.
 struct Echo {
     ends: Mutex<Sender<TransferError>>,
+    /// How often there was something to do.
+    calls: Arc<AtomicU64>,
 }
 
 impl Echo {
     fn new() -> (Self, Receiver<TransferError>) {
         let (ends, ended) = channel();
         let ends = Mutex::new(ends);
-        (Self { ends }, ended)
+        let calls = Arc::default();
+        (Self { ends, calls }, ended)
     }
 }
 
@@ -61,6 +64,7 @@ impl Service<Link> for Echo {
     }
 
     fn ready(&self, one: &mut Conversation, link: &mut Link) -> Result<(), TransferError> {
+        self.calls.fetch_add(1, Ordering::Relaxed);
         assert_ne!(link.name(), "fatal", "as the test wants it");
         loop {
             if let Some(region) = one.reply {
@@ -71,6 +75,7 @@ impl Service<Link> for Echo {
                 one.reply = None;
             }
             match link.try_recv(&mut one.memory)? {
+                Some(_) if link.name() == "unanswered" => {}
                 Some(delivery) => one.reply = Some(delivery.region()),
                 None => return Ok(()),
             }
@@ -194,6 +199,46 @@ fn slow_silent_and_hostile_peers_hold_up_nobody() {
     let cut = ended.iter().collect::<Vec<_>>();
     assert!(cut.iter().all(|why| matches!(why, TransferError::Broken)));
     assert!(matches!(receive(&mut good), Err(TransferError::PeerClosed)));
+}
+
+/// One that takes no answers, and one that takes no acknowledgements, have sent more by then.
+#[test]
+fn a_peer_that_takes_nothing_costs_no_processor_time() {
+    let frame = data_frame(0, &pattern(50_000, 1));
+    let mut acknowledged = data_frame(0, &[]);
+    acknowledged[6] = 1;
+    for (name, frame) in [("unanswered", acknowledged), ("deaf", frame)] {
+        let (listener, address) = listener();
+        let (echo, _ended) = Echo::new();
+        let calls = echo.calls.clone();
+        let server = Server::start(listener, 1, echo).expect("a thread");
+        let mut stream = raw(&address);
+        say_hello(&mut stream, name).expect("hello");
+        let timeout = Some(Duration::from_millis(200));
+        stream.set_write_timeout(timeout).expect("a socket");
+        // Until the server takes no more.
+        for sequence in 0_u64.. {
+            let mut frame = frame.clone();
+            frame[8..16].copy_from_slice(&sequence.to_le_bytes());
+            if stream.write_all(&frame).is_err() {
+                break;
+            }
+        }
+        let began = Instant::now();
+        // Times in a row that there was nothing to do.
+        let mut quiet = 0;
+        while quiet < 10 {
+            let before = calls.load(Ordering::Relaxed);
+            thread::sleep(Duration::from_millis(20));
+            let calls = calls.load(Ordering::Relaxed);
+            quiet = if calls == before { quiet + 1 } else { 0 };
+            assert!(
+                began.elapsed() < Duration::from_secs(5),
+                "{name}: {calls} calls"
+            );
+        }
+        assert_eq!(server.links(), 1, "{name}");
+    }
 }
 
 #[test]
