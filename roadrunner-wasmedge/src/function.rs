@@ -16,7 +16,7 @@ pub use outbox::{NoOutbox, Outbox, SendError};
 
 use crate::module::{self, Module};
 use crate::sys::ast::{Ast, ALL_PAGES};
-use crate::sys::instance::{Callee, Instance, Value};
+use crate::sys::instance::{Callee, Ended, Instance, Value};
 use crate::sys::memory::overlap;
 use crate::sys::runtime::{Configuration, Run};
 use host::{HostFunction, HostState, Invocation};
@@ -26,6 +26,11 @@ use slots::OwnSlots;
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+/// Bytes of a page of a linear memory.
+const WASM_PAGE: u64 = 64 << 10;
+/// What WasmEdge says where the system does not let it reserve addresses.
+const NO_ADDRESSES: &str = "Unable to find usable memory address";
 
 /// The largest alignment that a guest's allocator knows, in bytes.
 const MAX_ALIGNMENT: u64 = 2 << 20;
@@ -125,8 +130,20 @@ impl Function {
             Some(deadline.instant()),
         );
         let said = invocation.finish();
-        let mut instance =
-            instance.map_err(|ended| FunctionError::ended(&name, ended, said, began.elapsed()))?;
+        let no_addresses = || {
+            let reason = "the system refused the addresses for its memory, of which WasmEdge reserves 12 GiB; look at \
+                          `ulimit -v`, and at vm.overcommit_memory and vm.max_map_count (proc(5))";
+            refused(reason.to_owned())
+        };
+        let mut instance = instance.map_err(|ended| match &ended {
+            // What is put into the memory in the beginning then lies outside of it.
+            Ended::Trap(refusal) if refusal.to_string().contains(NO_ADDRESSES) => no_addresses(),
+            _ => FunctionError::ended(&name, ended, said, began.elapsed()),
+        })?;
+        // WasmEdge goes on, with a memory of no pages.
+        if (instance.len() as u64) < module.min_pages() * WASM_PAGE {
+            return Err(no_addresses());
+        }
         let mut find = |export: &'static str| {
             instance
                 .find(export)

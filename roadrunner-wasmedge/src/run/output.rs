@@ -41,7 +41,12 @@ impl Staging {
         let _alone = locked(target, FlockArg::LockExclusive)?;
         sweep(target)?;
         let directory = tempfile::Builder::new().prefix(PREFIX).tempdir_in(target)?;
-        staging.held = Some(locked(directory.path(), FlockArg::LockExclusive)?);
+        let held = locked(directory.path(), FlockArg::LockExclusive);
+        if held.is_err() {
+            // Removing more than an empty directory takes a descriptor, and there may be none left.
+            let _ = fs::remove_dir(directory.path());
+        }
+        staging.held = Some(held?);
         staging.directory = Some(directory);
         Ok(staging)
     }
@@ -110,6 +115,8 @@ fn refuse_directories(target: &Path, outputs: &[impl AsRef<Path>]) -> io::Result
 
 impl Drop for Staging {
     fn drop(&mut self) {
+        // Its descriptor may be the last one there is, and removing a directory takes one.
+        self.held.take();
         self.directory.take();
         // Only what is empty goes: somebody may have put files there meanwhile.
         for directory in self.made.iter().rev() {
