@@ -183,6 +183,14 @@ impl Segment {
         seen == Audience::NOBODY || audience == Some(Audience(seen))
     }
 
+    /// Whether it has taken up as much memory as `len` bytes need.
+    pub(crate) fn is_filled(&self, len: usize) -> bool {
+        /// Bytes of a block (stat(2)).
+        const BLOCK: i64 = 512;
+        let taken = fstat(&self.descriptor).map_or(0, |stat| stat.st_blocks.saturating_mul(BLOCK));
+        usize::try_from(taken).is_ok_and(|taken| taken >= len)
+    }
+
     /// What tells it from every other of this process.
     pub(crate) fn id(&self) -> u64 {
         self.id

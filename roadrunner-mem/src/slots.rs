@@ -8,6 +8,7 @@ mod transfer;
 pub use payload::{SharedPayload, Trust};
 pub use transfer::SlotTransfer;
 
+use crate::budget;
 use crate::segment::Audience;
 use crate::sys::PAGE;
 use lent::Lent;
@@ -61,6 +62,8 @@ pub enum Released {
     Returned,
 }
 
+/// Places that a function has given for slots, for each that it may have at a time: so many lengths in turn.
+const PLACES_EACH: usize = 8;
 /// Places of received payloads that are kept for the next ones at most: they are memory that the function cannot use.
 const KEPT_PLACES: usize = 4;
 
@@ -137,7 +140,8 @@ impl Slots {
     /// # Errors
     /// [`OutOfBounds`](TransferError::OutOfBounds) if it does not lie within the memory;
     /// [`NoRoom`](TransferError::NoRoom) if it is not whole pages, overlaps another place, or the memory does not let its
-    /// pages be replaced, or if as many segments are lent as the options allow; [`Io`](TransferError::Io) if the system
+    /// pages be replaced, if as many segments are lent as the options allow, or if there are eight times as many places, or
+    /// the process has no mappings left for one more; [`Io`](TransferError::Io) if the system
     /// has no more. The region is as it was then, or cleared.
     pub fn bind(
         &mut self,
@@ -152,6 +156,13 @@ impl Slots {
             .ok_or_else(|| no_room("a slot needs whole pages of a memory whose pages may move"))?;
         if self.overlaps(region) {
             return Err(no_room("there is a slot in a part of it already"));
+        }
+        // Each is a mapping or two of the process, for good, and all functions have the same number of those.
+        let most = self.options.slots.saturating_mul(PLACES_EACH);
+        if self.all_places().count() >= most || !budget::allows() {
+            return Err(no_room(
+                "the function has given as many places as the host takes",
+            ));
         }
         let mut lent = self.make(memory, place.len)?;
         lent.place = Some(place);

@@ -1,12 +1,15 @@
 //! Slots between the memories of two functions.
 
+use nix::sys::stat::fstat;
 use roadrunner_core::{
     Deadline, Delivery, HostMemory, LinearMemory, Method, Payload, Region, Sink, Transfer,
     TransferError,
 };
 use roadrunner_mem::{
-    link, Link, PageBuffer, Policy, Released, SlotOptions, Slots, Trust, PAGE_SIZE,
+    link, Link, PageBuffer, Policy, Released, Segment, SharedPayload, SlotOptions, Slots, Trust,
+    PAGE_SIZE,
 };
+use std::sync::Arc;
 use std::time::Duration;
 
 const PAGE: u64 = PAGE_SIZE as u64;
@@ -362,6 +365,28 @@ fn a_payload_that_was_not_sent_is_taken_back() {
     assert!(sender.slots.take_back(&mut sender.memory, payload));
     assert!(sender.read(region) == bytes);
     assert_eq!(sender.slots.report().loaned, 1);
+}
+
+#[test]
+fn holes_in_a_segment_are_not_filled_by_receiving_it() {
+    let mut receiver = Function::new();
+    let bytes = |segment: &Segment| fstat(segment).expect("a memfd").st_blocks * 512;
+    for (len, segment_len) in [(1, 32 << 20), (16 << 20, 16 << 20)] {
+        let segment = Arc::new(Segment::new(segment_len).expect("a segment"));
+        for write in [false, true] {
+            let payload = SharedPayload::received(segment.clone(), len, 0, || ());
+            let payload = payload.expect("it fits");
+            let mut allocator = Allocator(&mut receiver.memory, &mut receiver.next);
+            let received = receiver.slots.receive(payload, &mut allocator, None);
+            let (region, copies) = received.expect("room");
+            assert_eq!(copies, 0);
+            if write {
+                receiver.write(Region::new(region.offset(), 1), b"!");
+            }
+            assert_ne!(receiver.release(region), Released::NotASlot);
+            assert!(bytes(&segment) <= 64 << 10, "{} of {len}", bytes(&segment));
+        }
+    }
 }
 
 #[test]

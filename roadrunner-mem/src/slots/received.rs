@@ -2,6 +2,7 @@
 
 use super::payload::{SharedPayload, Trust};
 use super::{failed, Place, Slots};
+use crate::budget;
 use crate::segment::Segment;
 use crate::sys::{Sharing, View, PAGE};
 use crate::transfer::receive_into;
@@ -36,12 +37,25 @@ fn page_faults() -> Option<c_long> {
         .checked_add(usage.major_page_faults())
 }
 
+/// Bytes of a payload that may be mapped ahead: none if there are holes in its segment. To fill those takes memory and
+/// time, for what the function may never look at.
+fn warm(payload: &SharedPayload) -> usize {
+    // No longer than its segment.
+    let len = payload.len as usize;
+    if payload.segment.is_filled(len) {
+        len
+    } else {
+        0
+    }
+}
+
 impl Received {
-    fn new(segment: &Arc<Segment>, sharing: Sharing, warm: bool) -> Result<Self, TransferError> {
+    fn new(payload: &SharedPayload, sharing: Sharing) -> Result<Self, TransferError> {
+        let segment = &payload.segment;
         let mut view =
             View::new(segment, sharing).map_err(|error| failed("map a segment", error))?;
-        if warm {
-            view.warm_up();
+        if payload.method() == Method::Slot {
+            view.warm_up(warm(payload));
         }
         Ok(Self {
             id: segment.id(),
@@ -96,7 +110,7 @@ impl Received {
             let untouched = self.clean_at.is_some() && self.clean_at == page_faults();
             self.view = if self.sharing == Sharing::Private && !untouched {
                 // One that cannot forget what was written to it is not used again.
-                view.refresh()
+                view.refresh(self.payload.as_ref().map_or(0, warm))
             } else {
                 Some(view)
             };
@@ -129,16 +143,13 @@ pub(super) fn receive(
     };
     let at = match slots.received.iter().position(ready) {
         Some(at) => at,
-        None => {
-            let warm = payload.method() == Method::Slot;
-            match Received::new(&payload.segment, sharing, warm) {
-                Ok(received) => {
-                    slots.received.push(received);
-                    slots.received.len() - 1
-                }
-                Err(_) => return copy_out(&payload, sink),
+        None => match Received::new(&payload, sharing) {
+            Ok(received) => {
+                slots.received.push(received);
+                slots.received.len() - 1
             }
-        }
+            Err(_) => return copy_out(&payload, sink),
+        },
     };
     let region = |place: Place| Region::new(place.offset, payload.len);
     if let (None, Some(place)) = (&slots.received[at].view, slots.received[at].place) {
@@ -172,7 +183,8 @@ pub(super) fn receive(
     }
 }
 
-/// Whole pages for the segment: kept ones, or new ones from the sink. `None` if a view cannot be there.
+/// Whole pages for the segment: kept ones, or new ones from the sink. `None` if a view cannot be there, or the process has no
+/// mappings left for it.
 fn find_place(
     slots: &mut Slots,
     payload: &SharedPayload,
@@ -181,6 +193,10 @@ fn find_place(
     let len = payload.segment.len();
     if let Some(at) = slots.spare.iter().position(|place| place.len == len) {
         return Ok(Some(slots.spare.swap_remove(at)));
+    }
+    // A new place may leave mappings behind, wherever the function wants it next time.
+    if !budget::allows() {
+        return Ok(None);
     }
     let align = preferred_alignment(len as u64).max(PAGE as u64);
     let region = sink.reserve(len as u64, align)?;

@@ -39,9 +39,10 @@ impl View {
         self.pages.span()
     }
 
-    /// Maps what is in the segment already, so that reading it takes no page fault. A hint.
-    pub(crate) fn warm_up(&mut self) {
-        let span = self.pages.span();
+    /// Maps the first `len` bytes, so that reading them takes no page fault. A hint. What is not in the segment yet would be
+    /// taken up by this.
+    pub(crate) fn warm_up(&mut self, len: usize) {
+        let span = self.pages.span().split_at(len).0;
         // SAFETY: the range is this view's own mapping; populating changes no byte.
         unsafe { libc::madvise(span.as_ptr().cast(), span.len(), libc::MADV_POPULATE_READ) };
     }
@@ -87,8 +88,8 @@ impl View {
     }
 
     /// Drops what was written through a private view: it shows the segment again. Warm pages stay, unless some was
-    /// written. Nothing is left of the view if the kernel refuses, as it does where memory is locked (mlockall(2)).
-    pub(crate) fn refresh(mut self) -> Option<Self> {
+    /// written: then the first `warm` bytes are [warmed up](Self::warm_up). Nothing is left of the view if the kernel refuses, as it does where memory is locked (mlockall(2)).
+    pub(crate) fn refresh(mut self, warm: usize) -> Option<Self> {
         if written(self.pages.span()) {
             let span = self.pages.span();
             // SAFETY: the range is this view's own mapping, private and of a file: dropping its pages lets it show the
@@ -98,7 +99,7 @@ impl View {
             if dropped != 0 {
                 return None;
             }
-            self.warm_up();
+            self.warm_up(warm);
         }
         Some(self)
     }
