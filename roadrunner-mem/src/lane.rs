@@ -17,10 +17,12 @@ use std::sync::atomic::{fence, AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-/// Bytes that go in the queue itself.
-const SMALL: usize = 120;
+/// Bytes that go in the queue itself: a cache line of payload, in places that are little longer.
+const SMALL: usize = 70;
 /// Buffers of longer payloads that are kept for the next ones.
 const SPARE: usize = 8;
+/// How often a sender looks for a quarter of the queue before it takes whatever is free: 1 to 2 microseconds.
+const PATIENT_LOOKS: u32 = 6;
 /// Messages that a queue has room for at most, whatever the policy says: the room is there from the beginning.
 const MOST: usize = 4096;
 
@@ -54,8 +56,12 @@ impl Message {
 #[derive(Debug)]
 pub(crate) struct Lane {
     queue: ArrayQueue<Message>,
-    /// Bytes in the queue.
-    bytes: CachePadded<AtomicU64>,
+    /// What the sender has put into the queue so far, and what of it was taken out when it last looked. Nobody else writes
+    /// here, nor looks: neither end has to wait for the other's cache.
+    sent: CachePadded<Total>,
+    seen: CachePadded<Total>,
+    /// What the receiver has taken out so far.
+    taken: CachePadded<Total>,
     /// Buffers that the receiver has emptied.
     spare: ArrayQueue<Vec<u8>>,
     /// What is offered after all that is in the queue. The sender waits meanwhile: there is one at most.
@@ -75,7 +81,9 @@ impl Lane {
     pub(crate) fn new(policy: &Policy, sender: &Parker, receiver: &Parker) -> Self {
         Self {
             queue: ArrayQueue::new(policy.messages.clamp(1, MOST)),
-            bytes: CachePadded::default(),
+            sent: CachePadded::default(),
+            seen: CachePadded::default(),
+            taken: CachePadded::default(),
             spare: ArrayQueue::new(SPARE),
             offer: Mutex::default(),
             is_offered: AtomicBool::default(),
@@ -96,14 +104,44 @@ impl Lane {
         policy: &Policy,
         wait: Wait<'_>,
     ) -> Result<(), TransferError> {
+        // That nobody is there any more is seen behind the push.
+        if self.has_room(len, policy) {
+            return Ok(());
+        }
         self.sender.wait(wait, || {
             if self.receiver_gone.load(Ordering::Acquire) {
                 return Some(Err(TransferError::PeerClosed));
             }
-            let fits = || self.bytes.load(Ordering::Relaxed).saturating_add(len) <= policy.bytes;
-            let room = self.queue.is_empty() || (!self.queue.is_full() && fits());
+            let room = self.has_room(len, policy) || self.look_for_room(len, policy);
             room.then_some(Ok(()))
         })?
+    }
+
+    /// Looks what the receiver has taken out. A sender that runs ahead of it gets a few places at once, not each of them as
+    /// soon as it is there: two ends that work on neighbouring places take each other's cache lines away.
+    fn look_for_room(&self, len: u64, policy: &Policy) -> bool {
+        let backoff = Backoff::new();
+        for _ in 0..PATIENT_LOOKS {
+            let taken = self.taken.get();
+            self.seen.set(taken);
+            let used = self.sent.get().0.wrapping_sub(taken.0);
+            let most = self.queue.capacity() as u64;
+            if used <= most - most.div_ceil(4) {
+                break;
+            }
+            backoff.spin();
+        }
+        self.has_room(len, policy)
+    }
+
+    /// Whether there is room, by what the sender has seen: there may be more.
+    fn has_room(&self, len: u64, policy: &Policy) -> bool {
+        let (sent, seen) = (self.sent.get(), self.seen.get());
+        // The totals may wrap around, the differences are small.
+        let messages = sent.0.wrapping_sub(seen.0);
+        let bytes = sent.1.wrapping_sub(seen.1);
+        let fits = bytes.saturating_add(len) <= policy.bytes;
+        messages == 0 || (messages < self.queue.capacity() as u64 && fits)
     }
 
     /// A message with these bytes.
@@ -128,7 +166,7 @@ impl Lane {
 
     /// Sends a message for which there is room.
     pub(crate) fn push(&self, message: Message) -> Result<(), TransferError> {
-        self.bytes.fetch_add(message.len(), Ordering::Relaxed);
+        self.sent.add(message.len());
         if self.queue.push(message).is_err() {
             // Nobody waited for room.
             return Err(TransferError::Broken);
@@ -163,7 +201,11 @@ impl Lane {
     }
 
     /// Waits for the next message. An offer stays where it is until it has ended, everything else is taken out.
+    #[inline]
     pub(crate) fn next(&self, wait: Wait<'_>) -> Result<Message, TransferError> {
+        if let Some(message) = self.pop() {
+            return Ok(message);
+        }
         self.receiver.wait(wait, || self.try_next())?
     }
 
@@ -193,7 +235,7 @@ impl Lane {
 
     fn pop(&self) -> Option<Message> {
         let message = self.queue.pop()?;
-        self.bytes.fetch_sub(message.len(), Ordering::Relaxed);
+        self.taken.add(message.len());
         self.sender.wake();
         Some(message)
     }
@@ -268,6 +310,31 @@ impl Lane {
     }
 }
 
+/// How many messages, and their bytes, that only one thread counts.
+#[derive(Debug, Default)]
+struct Total {
+    messages: AtomicU64,
+    bytes: AtomicU64,
+}
+
+impl Total {
+    /// What was counted before is seen with it.
+    fn get(&self) -> (u64, u64) {
+        let messages = self.messages.load(Ordering::Acquire);
+        (messages, self.bytes.load(Ordering::Acquire))
+    }
+
+    fn set(&self, (messages, bytes): (u64, u64)) {
+        self.bytes.store(bytes, Ordering::Release);
+        self.messages.store(messages, Ordering::Release);
+    }
+
+    fn add(&self, len: u64) {
+        let (messages, bytes) = self.get();
+        self.set((messages.wrapping_add(1), bytes.wrapping_add(len)));
+    }
+}
+
 /// Where one end of a lane sleeps.
 #[derive(Debug)]
 struct Side {
@@ -321,6 +388,9 @@ impl Side {
     }
 }
 
+/// Looks before the first one at the clock: half a microsecond.
+const GLANCES: u32 = 16;
+
 /// How an end waits.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Wait<'a> {
@@ -352,6 +422,13 @@ impl Patience {
         let budget = self.now.load(Ordering::Relaxed);
         if budget == 0 {
             return None;
+        }
+        // To ask for the time takes longer than an answer that is under way.
+        for _ in 0..GLANCES {
+            std::hint::spin_loop();
+            if let Some(found) = look() {
+                return Some(found);
+            }
         }
         let began = Instant::now();
         let left = Duration::from_nanos(budget).min(deadline.remaining()?);

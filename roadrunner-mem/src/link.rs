@@ -7,11 +7,11 @@ use crate::pages::{exchangeable, Staged};
 use crate::policy::Policy;
 use crate::slots::{SharedPayload, SlotTransfer, Slots, Trust};
 use crate::sys::{Ending, Offer};
-use crate::transfer::receive_into;
+use crate::transfer::{receive_bytes, receive_into};
 use crossbeam_utils::sync::Parker;
 use roadrunner_core::memory::preferred_alignment;
 use roadrunner_core::{
-    Deadline, Delivery, Method, Payload, Receipt, Sink, Transfer, TransferError,
+    Deadline, Delivery, Method, Payload, Receipt, Sink, Span, Transfer, TransferError,
 };
 use std::sync::Arc;
 
@@ -217,7 +217,13 @@ impl Link {
         loop {
             let message = self.incoming.next(self.wait(deadline))?;
             let len = message.len();
-            let message = match message {
+            match message {
+                Message::Small(_, bytes) => return put(&bytes[..len as usize], sink),
+                Message::Inline(bytes) => {
+                    let delivery = put(&bytes, sink);
+                    self.incoming.recycle(bytes);
+                    return delivery;
+                }
                 Message::Shared(payload) => {
                     let (method, before) = (payload.method(), payload.copies());
                     let (region, copies) = match slots {
@@ -225,51 +231,32 @@ impl Link {
                         None => payload.copy_out(sink)?,
                     };
                     let method = if copies > 0 { Method::Copy } else { method };
-                    return Ok(Delivery::new(
-                        region,
-                        Receipt::new(len, method, before + copies),
-                    ));
-                }
-                other => other,
-            };
-            // Ends an offer that nobody takes, also if the sink panics.
-            let refusal = Refusal {
-                lane: &self.incoming,
-                offer: match &message {
-                    Message::Offer(offer) => Some(offer.clone()),
-                    _ => None,
-                },
-            };
-            let region = sink.reserve(len, preferred_alignment(len))?;
-            let inlined = Receipt::new(len, Method::Inline, if len > 0 { 2 } else { 0 });
-            let received = receive_into(sink, region, len, |sink| match message {
-                Message::Small(_, bytes) => {
-                    region
-                        .span(sink.memory())?
-                        .copy_from_slice(&bytes[..len as usize]);
-                    Ok(Some(inlined))
-                }
-                Message::Inline(bytes) => {
-                    region.span(sink.memory())?.copy_from_slice(&bytes);
-                    self.incoming.recycle(bytes);
-                    Ok(Some(inlined))
+                    let receipt = Receipt::new(len, method, before + copies);
+                    return Ok(Delivery::new(region, receipt));
                 }
                 Message::Staged(staged) => {
-                    let (method, copies, used) = staged.put(sink, region)?;
+                    let region = sink.reserve(len, preferred_alignment(len))?;
+                    let put = receive_into(sink, region, len, |sink| staged.put(sink, region));
+                    let (method, copies, used) = put?;
                     self.policy.pool.put(used, self.trust);
-                    Ok(Some(Receipt::new(len, method, copies)))
+                    return Ok(Delivery::new(region, Receipt::new(len, method, copies)));
                 }
-                Message::Shared(_) => unreachable!("returned above"),
                 Message::Offer(offer) => {
-                    let taken = offer.take_into(region.span(sink.memory())?);
-                    Ok(taken.then(|| Receipt::new(len, Method::Copy, 1)))
+                    // Ends an offer that nobody takes, also if the sink panics.
+                    let refusal = Refusal {
+                        lane: &self.incoming,
+                        offer: &offer,
+                    };
+                    let region = sink.reserve(len, preferred_alignment(len))?;
+                    let take = |target: Span<'_>| Ok(offer.take_into(target));
+                    let taken = receive_bytes(sink, region, len, take)?;
+                    drop(refusal);
+                    if taken {
+                        return Ok(Delivery::new(region, Receipt::new(len, Method::Copy, 1)));
+                    }
+                    // Withdrawn meanwhile.
+                    sink.release(region);
                 }
-            })?;
-            drop(refusal);
-            match received {
-                Some(receipt) => return Ok(Delivery::new(region, receipt)),
-                // Withdrawn meanwhile.
-                None => sink.release(region),
             }
         }
     }
@@ -280,18 +267,32 @@ impl Link {
     }
 }
 
+/// Puts a payload that came in the queue into a region that it reserves.
+#[inline]
+fn put(payload: &[u8], sink: &mut dyn Sink) -> Result<Delivery, TransferError> {
+    let len = payload.len() as u64;
+    let region = sink.reserve(len, preferred_alignment(len))?;
+    receive_bytes(sink, region, len, |target| {
+        target.copy_from_slice(payload);
+        Ok(())
+    })?;
+    let copies = if len > 0 { 2 } else { 0 };
+    Ok(Delivery::new(
+        region,
+        Receipt::new(len, Method::Inline, copies),
+    ))
+}
+
 /// Ends an offer as refused, unless it has ended otherwise, and takes it out of the queue.
 struct Refusal<'a> {
     lane: &'a Lane,
-    offer: Option<Arc<Offer>>,
+    offer: &'a Arc<Offer>,
 }
 
 impl Drop for Refusal<'_> {
     fn drop(&mut self) {
-        if let Some(offer) = &self.offer {
-            offer.end(Ending::Refused);
-            self.lane.remove(offer);
-        }
+        self.offer.end(Ending::Refused);
+        self.lane.remove(self.offer);
     }
 }
 

@@ -4,7 +4,7 @@ use crate::pages::{exchangeable, hand_over};
 use crate::policy::Policy;
 use crate::sys::Exchanged;
 use roadrunner_core::memory::preferred_alignment;
-use roadrunner_core::{Delivery, Method, Payload, Receipt, Region, Sink, TransferError};
+use roadrunner_core::{Delivery, Method, Payload, Receipt, Region, Sink, Span, TransferError};
 
 /// Moves a payload into a region that it reserves in `sink`, at once and in this thread: by exchange of its pages if it
 /// is given and `policy` says so, else by one copy.
@@ -26,11 +26,16 @@ pub fn transfer(
     let (len, from) = (payload.len(), payload.region());
     policy.check(len)?;
     let region = sink.reserve(len, preferred_alignment(len))?;
+    if !(payload.is_given() && policy.may_exchange(len)) {
+        receive_bytes(sink, region, len, |target| {
+            target.copy_from(payload.span()?);
+            Ok(())
+        })?;
+        let receipt = Receipt::new(len, Method::Copy, u8::from(len > 0));
+        return Ok(Delivery::new(region, receipt));
+    }
     let receipt = receive_into(sink, region, len, |sink| {
-        let exchange = payload.is_given()
-            && policy.may_exchange(len)
-            && policy.exchanges(exchangeable(payload.memory(), from)?);
-        if exchange {
+        if policy.exchanges(exchangeable(payload.memory(), from)?) {
             let (source, target) = (payload.memory(), sink.memory());
             return Ok(match hand_over(source, from, target, region, policy)? {
                 Exchanged::Pages => Receipt::new(len, Method::Exchange, 0),
@@ -41,6 +46,25 @@ pub fn transfer(
         Ok(Receipt::new(len, Method::Copy, u8::from(len > 0)))
     })?;
     Ok(Delivery::new(region, receipt))
+}
+
+/// Fills the bytes of a reserved region by `fill`, and releases it if that fails or if it is not the region that was asked
+/// for: [`receive_into`] for who needs no more than the bytes, with one look at the memory.
+#[inline]
+pub(crate) fn receive_bytes<T>(
+    sink: &mut dyn Sink,
+    region: Region,
+    len: u64,
+    fill: impl FnOnce(Span<'_>) -> Result<T, TransferError>,
+) -> Result<T, TransferError> {
+    let filled = region.span(sink.memory()).and_then(|span| {
+        right_length(region, len)?;
+        fill(span)
+    });
+    if filled.is_err() {
+        sink.release(region);
+    }
+    filled
 }
 
 /// Fills a reserved region by `fill`, and releases it if that fails or if it is not the region that was asked for.
@@ -61,6 +85,11 @@ pub(crate) fn receive_into<T>(
 #[inline]
 fn check(sink: &mut dyn Sink, region: Region, len: u64) -> Result<(), TransferError> {
     region.span(sink.memory())?;
+    right_length(region, len)
+}
+
+#[inline]
+fn right_length(region: Region, len: u64) -> Result<(), TransferError> {
     if region.len() == len {
         return Ok(());
     }
