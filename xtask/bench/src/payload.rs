@@ -11,8 +11,12 @@ const STAMP: usize = 8;
 pub(crate) struct Pattern {
     /// Payloads take turns with them, so that what is left of the last ones is found. Two buffers that change places
     /// hold every second payload, so there are three.
-    pages: Vec<[u8; PIECE]>,
+    pages: Vec<Page>,
 }
+
+/// Where it lies in its cache lines makes a tenth of the time of small payloads: all candidates have it alike.
+#[repr(align(4096))]
+struct Page([u8; PIECE]);
 
 impl Pattern {
     pub(crate) fn new() -> Self {
@@ -23,12 +27,14 @@ impl Pattern {
                 .wrapping_add(1);
             (state >> 56) as u8
         };
-        let pages = (0..3).map(|_| std::array::from_fn(|_| byte())).collect();
-        Self { pages }
+        let pages = (0..3).map(|_| Page(std::array::from_fn(|_| byte())));
+        Self {
+            pages: pages.collect(),
+        }
     }
 
     fn page(&self, number: u64) -> &[u8; PIECE] {
-        &self.pages[(number % self.pages.len() as u64) as usize]
+        &self.pages[(number % self.pages.len() as u64) as usize].0
     }
 
     /// Writes all bytes of the payload with this number.
@@ -50,13 +56,14 @@ impl Pattern {
     #[must_use]
     pub(crate) fn check(&self, span: Span<'_>, number: u64) -> bool {
         let page = self.page(number);
-        let mut piece = [0; PIECE];
+        let mut aligned = Page([0; PIECE]);
+        let piece = &mut aligned.0;
         let mut rest = span;
         let mut stamp = stamp(number);
         let mut same = true;
         while !rest.is_empty() {
             let (next, behind) = rest.split_at(PIECE);
-            let len = next.copy_to_slice(&mut piece);
+            let len = next.copy_to_slice(piece);
             let head = STAMP.min(len);
             same &= piece[..head] == stamp.to_le_bytes()[..head];
             same &= piece[head..len] == page[head..len];

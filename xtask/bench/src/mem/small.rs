@@ -11,7 +11,7 @@ use crate::payload::Pattern;
 use crate::results::{time, Ratio};
 use anyhow::{anyhow, ensure, Context, Result};
 use crossbeam_channel::{bounded, Receiver, Sender};
-use roadrunner_core::{Method, Payload, Receipt, Region, Sink, Transfer, TransferError};
+use roadrunner_core::{Deadline, Method, Payload, Receipt, Region, Sink, Transfer, TransferError};
 use roadrunner_mem::{link, Link, Policy};
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -33,7 +33,7 @@ pub(super) fn run(bench: &mut Bench) -> Result<()> {
         for (name, streamed) in [(PING, false), (STREAM, true)] {
             let candidates = vec![
                 candidate("channel", "crossbeam", bytes, streamed, channels),
-                candidate("auto", "mem", bytes, streamed, || link(Policy::default())),
+                candidate("auto", "mem", bytes, streamed, links),
             ];
             let measured = bench.measure(Experiment::new(name, bytes), candidates)?;
             let (theirs, ours) = (measured.p50("channel")?, measured.p50("auto")?);
@@ -64,18 +64,30 @@ pub(super) fn run(bench: &mut Bench) -> Result<()> {
 
 /// One end of what is measured.
 trait End: Send + 'static {
+    /// A batch begins.
+    fn begin(&mut self) {}
     fn send(&mut self, from: &mut Placed, region: Region) -> Result<Receipt>;
     fn recv(&mut self, to: &mut Placed) -> Result<(Region, Receipt)>;
 }
 
-impl End for Link {
+/// Our link. As the channel's operations have no deadline, a batch has one.
+struct Ours {
+    link: Link,
+    deadline: Deadline,
+}
+
+impl End for Ours {
+    fn begin(&mut self) {
+        self.deadline = soon();
+    }
+
     fn send(&mut self, from: &mut Placed, region: Region) -> Result<Receipt> {
         let payload = Payload::given(&mut from.0, region)?;
-        Ok(Transfer::send(self, payload, soon())?)
+        Ok(self.link.send(payload, self.deadline)?)
     }
 
     fn recv(&mut self, to: &mut Placed) -> Result<(Region, Receipt)> {
-        let delivery = Transfer::recv(self, to, soon())?;
+        let delivery = self.link.recv(to, self.deadline)?;
         Ok((delivery.region(), delivery.receipt()))
     }
 }
@@ -103,6 +115,15 @@ impl End for Channel {
         region.span(to.memory())?.copy_from_slice(&bytes);
         Ok((region, Receipt::new(region.len(), Method::Copy, 2)))
     }
+}
+
+fn links() -> (Ours, Ours) {
+    let (here, there) = link(Policy::default());
+    let end = |link| Ours {
+        link,
+        deadline: soon(),
+    };
+    (end(here), end(there))
 }
 
 fn channels() -> (Channel, Channel) {
@@ -197,7 +218,14 @@ impl<E: End> Near<E> {
         end.send(&mut self.source, self.region)
     }
 
+    fn begin(&mut self) {
+        if let Some(end) = &mut self.end {
+            end.begin();
+        }
+    }
+
     fn ping(&mut self, numbers: Range<u64>) -> Result<Arrived> {
+        self.begin();
         let mut arrived = Arrived {
             same: true,
             ..Arrived::default()
@@ -216,6 +244,7 @@ impl<E: End> Near<E> {
 
     fn stream(&mut self, numbers: Range<u64>) -> Result<Arrived> {
         let batch = numbers.end / BATCH;
+        self.begin();
         for number in numbers {
             self.send(number)?;
         }
@@ -245,8 +274,11 @@ impl<E: End> Drop for Near<E> {
 
 fn echo(mut end: impl End, mut room: Placed) -> Result<()> {
     loop {
-        let (region, _) = end.recv(&mut room)?;
-        end.send(&mut room, region)?;
+        end.begin();
+        for _ in 0..BATCH {
+            let (region, _) = end.recv(&mut room)?;
+            end.send(&mut room, region)?;
+        }
     }
 }
 
@@ -257,6 +289,7 @@ fn swallow(mut end: impl End, mut room: Placed, far: &Far) -> Result<()> {
             same: true,
             ..Arrived::default()
         };
+        end.begin();
         for number in batch * BATCH..(batch + 1) * BATCH {
             let (region, receipt) = end.recv(&mut room)?;
             arrived.same &= pattern.check(region.span(room.memory())?, number);
