@@ -277,16 +277,15 @@ impl Ring {
         fence(Ordering::SeqCst);
     }
 
-    /// Says that this end sleeps; whether it may, as there is nothing in the ring.
+    /// Says that this end sleeps; it may, if [nothing is there](Self::has_something) after that.
     ///
     /// No wake is lost. This end stores its state and then loads the tail; the sender stores the tail and then loads the
     /// state ([`put`](Self::put), [`must_wake`](Self::must_wake)); between the two there is a sequentially consistent
     /// fence on either side. So at least one of them sees what the other stored (tests: `no_wake_is_lost` tries all
     /// orders): either the entry is seen here, or the sender sends a byte through the socket, which ends the wait.
-    pub(crate) fn sleep(&mut self) -> bool {
+    pub(crate) fn sleep(&mut self) {
         self.sleeps += 1;
         self.be(State::Asleep);
-        !self.has_something()
     }
 
     /// What the peer does, as far as it says.

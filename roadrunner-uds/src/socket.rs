@@ -399,7 +399,8 @@ impl Socket {
             }
         }
         if let Some(ring) = &mut self.ring {
-            if !ring.sleep() && at_ring {
+            ring.sleep();
+            if at_ring && ring.has_something() {
                 return Ok(false);
             }
         }
@@ -563,6 +564,9 @@ impl AsFd for Socket {
         self.stream.as_fd()
     }
 }
+
+#[cfg(test)]
+mod orders;
 
 impl Drop for Socket {
     fn drop(&mut self) {
