@@ -337,8 +337,8 @@ impl Ring {
             at += piece.len() as u64;
         }
         let (first, rest) = self.places(at, body.len());
-        let copied = first.copy_from(body);
-        rest.copy_from(body.split_at(copied).1);
+        let copied = first.copy_past_caches_from(body);
+        rest.copy_past_caches_from(body.split_at(copied).1);
         self.put += lines;
         let tail = self.shared.word(self.ours.tail);
         tail.store(self.put, Ordering::Release);

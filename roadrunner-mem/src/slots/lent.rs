@@ -137,7 +137,7 @@ impl Lent {
             });
         };
         let (payload, rest) = view.span().split_at(source.len());
-        payload.copy_from(source);
+        payload.copy_past_caches_from(source);
         clear(rest);
         Ok(self.payload(source.len() as u64, 1))
     }
