@@ -11,8 +11,9 @@ use std::time::Duration;
 /// Which way payloads are carried. What really ran is in each [`Receipt`](roadrunner_core::Receipt).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Preference {
-    /// As [`Splice`](Self::Splice): it costs the sender a third of the processor time that writing does at 1 MiB and a
-    /// sixth at 100 MB, and takes no longer (`examples/measure.rs`).
+    /// From [`Options::segment_from`] on in a segment if the peer [maps](Options::slots) it; else, from
+    /// [`Options::ring_from`] on, through the ring, if the peer waits there; else as [`Splice`](Self::Splice). Where each of
+    /// them begins to be worth it was measured (`cargo xtask bench --only uds`).
     #[default]
     Auto,
     /// Always written.
@@ -22,10 +23,10 @@ pub enum Preference {
     Splice,
     /// Copied into a segment from [`Options::segment_from`] on, which is passed to the receiver: a receiver with slots
     /// ([`Link::recv_with`](crate::Link::recv_with)) maps it, any other copies it out. Where there is no segment free, as
-    /// [`Auto`](Self::Auto).
+    /// [`Splice`](Self::Splice).
     Segment,
     /// Copied through the ring from [`Options::ring_from`] on, piece by piece, where the peer waits in
-    /// [`recv`](roadrunner_core::Transfer::recv) and not for the descriptor; otherwise as [`Auto`](Self::Auto).
+    /// [`recv`](roadrunner_core::Transfer::recv) and not for the descriptor; otherwise as [`Splice`](Self::Splice).
     Ring,
 }
 
@@ -80,8 +81,8 @@ pub struct Options {
 
 impl Default for Options {
     /// Payloads of up to [`DEFAULT_LIMIT`] bytes, socket buffers of 512 KiB, peers of the own effective uid, three seconds
-    /// for a handshake, splicing from 1 MiB on through pipes of 256 KiB, a ring of 256 KiB each way, 50 µs of looking
-    /// before sleeping, no trust.
+    /// for a handshake, splicing from 1 MiB on through pipes of 256 KiB, segments from 1 MiB on, a ring of 256 KiB each
+    /// way for payloads from 16 KiB on, 50 µs of looking before sleeping, no trust.
     fn default() -> Self {
         Self {
             limit: DEFAULT_LIMIT,
@@ -93,7 +94,7 @@ impl Default for Options {
             splice_from: 1 << 20,
             segment_from: 1 << 20,
             ring: 256 << 10,
-            ring_from: 64 << 10,
+            ring_from: 16 << 10,
             spin: Duration::from_micros(50),
             trusts: Trusts::Nobody,
             slots: false,
@@ -157,7 +158,7 @@ impl Options {
         self
     }
 
-    /// Bytes of the smallest payload that [`Preference::Segment`] copies into a segment.
+    /// Bytes of the smallest payload that [`Preference::Auto`] and [`Preference::Segment`] copy into a segment.
     #[must_use]
     pub fn segment_from(mut self, bytes: u64) -> Self {
         self.segment_from = bytes;
@@ -178,7 +179,7 @@ impl Options {
         self
     }
 
-    /// Bytes of the smallest payload that [`Preference::Ring`] copies through the ring piece by piece.
+    /// Bytes of the smallest payload that [`Preference::Auto`] and [`Preference::Ring`] copy through the ring piece by piece.
     #[must_use]
     pub fn ring_from(mut self, bytes: u64) -> Self {
         self.ring_from = bytes;
@@ -251,7 +252,7 @@ impl Options {
 
     /// Bytes of the smallest payload that is copied through the ring, if any is.
     pub(crate) fn ring_bytes(&self) -> Option<u64> {
-        (self.preference == Preference::Ring).then_some(self.ring_from)
+        matches!(self.preference, Preference::Auto | Preference::Ring).then_some(self.ring_from)
     }
 
     pub(crate) fn spin_time(&self) -> Duration {

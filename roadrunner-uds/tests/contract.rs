@@ -6,13 +6,13 @@ use roadrunner_core::testing::{
     send, soon, Conformance, LENGTHS,
 };
 use roadrunner_core::{Deadline, Method, Transfer, TransferError};
-use roadrunner_uds::{pair, Link, Options, UnixWire};
+use roadrunner_uds::{pair, Link, Options, Preference, UnixWire};
 use std::os::unix::net::UnixStream;
 use std::thread;
 use std::time::{Duration, Instant};
 
 fn both() -> (Link, Link) {
-    pair("test", &Options::default()).expect("a pair")
+    pair("test", &Options::default().prefer(Preference::Write)).expect("a pair")
 }
 
 /// An end whose peer is a plain socket.

@@ -51,7 +51,10 @@ fn ends_without_a_ring_get_on_with_ends_that_have_one() {
             std::process::id()
         ))
         .expect("short");
-        let options = |bytes| Options::default().ring(bytes).prefer(Preference::Ring);
+        let options = |bytes| {
+            let options = Options::default().ring(bytes).prefer(Preference::Ring);
+            options.ring_from(64 << 10)
+        };
         let mut listener = Listener::bind(address.clone(), options(theirs)).expect("bound");
         let (mut a, mut b) = thread::scope(|scope| {
             let a = scope.spawn(|| connect(&address, "a", &options(ours), soon()));

@@ -60,11 +60,7 @@ fn large_given_pages_are_spliced_unless_told_otherwise() {
     let mut memory = pages(4 * MIB);
     let mut opaque = host_memory(4 * MIB);
     let mut small = pages(MIB - 4096);
-    for (preference, spliced) in [
-        (Preference::Auto, true),
-        (Preference::Splice, true),
-        (Preference::Write, false),
-    ] {
+    for (preference, spliced) in [(Preference::Splice, true), (Preference::Write, false)] {
         let mut ends = pair("test", &Options::default().prefer(preference)).expect("a pair");
         fill(&mut memory, 0, &pattern(4 * MIB, 1));
         let (sent, delivered, bytes) = hop(&mut ends, &mut memory, true);
@@ -156,7 +152,8 @@ fn one_thread_splices_and_receives_in_turns() {
 
 #[test]
 fn pages_come_back_to_the_memory_that_they_were_taken_from_only() {
-    let mut ends = pair("test", &Options::default()).expect("a pair");
+    let options = Options::default().prefer(Preference::Splice);
+    let mut ends = pair("test", &options).expect("a pair");
     let (mut one, mut other) = (pages(2 * MIB), pages(2 * MIB));
     fill(&mut one, 0, &vec![0xA1; 2 << 20]);
     fill(&mut other, 0, &vec![0xB2; 2 << 20]);

@@ -269,7 +269,7 @@ impl Function {
         link: &mut dyn SlotTransfer,
         deadline: Deadline,
     ) -> Result<Delivery, TransferError> {
-        if !self.imports.contains(&HostFunction::Release) {
+        if !self.holds_slots() {
             return link.recv(self, deadline);
         }
         let Some(mut slots) = self.state.slots.take() else {
@@ -287,6 +287,12 @@ impl Function {
     /// [`OutOfBounds`](TransferError::OutOfBounds) if the region does not lie in its memory.
     pub fn given(&mut self, region: Region) -> Result<Given<'_>, TransferError> {
         Given::new(self.instance.memory(), self.state.slots.here(), region)
+    }
+
+    /// Whether payloads in slots are mapped into its memory: it says when it is done with them.
+    #[must_use]
+    pub(crate) fn holds_slots(&self) -> bool {
+        self.imports.contains(&HostFunction::Release)
     }
 
     /// What its slots take now. `None` if it may have none.

@@ -83,7 +83,7 @@ fn a_picture_comes_out_the_same_in_every_mode() {
             let expected: &[&str] = match (mode, method) {
                 // One loaned picture for both sizes; what is made of it is small enough to be copied.
                 ("user", _) => &["slot", "copy"],
-                ("kernel", _) => &["slot", "splice"],
+                ("kernel", _) => &["slot", "map"],
                 ("network", "splice") => &["splice"],
                 _ => &["write"],
             };

@@ -107,7 +107,7 @@ fn serve(emit: &Emit) -> Result<(), Failure> {
     let listens = !task.predecessors.is_empty();
     let options = match mode {
         Mode::Network => Gate::tcp(network_method, &secret)?,
-        _ => Gate::unix(audience, &task.trusted),
+        _ => Gate::unix(audience, &task.trusted, function.holds_slots()),
     };
     let gate = Gate::open(options, &address, listens)?;
     emit(Event::Listening {

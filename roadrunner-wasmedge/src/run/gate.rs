@@ -34,10 +34,10 @@ pub(crate) struct UnixOptions {
 
 impl Gate {
     /// Over UNIX sockets. Everybody who is connected to is of this audience; edges to and from the `trusted` ones are
-    /// trusted, if the other end says so too.
-    pub(crate) fn unix(audience: Audience, trusted: &[String]) -> Options {
+    /// trusted, if the other end says so too. With `slots`, what comes in segments is mapped here.
+    pub(crate) fn unix(audience: Audience, trusted: &[String], slots: bool) -> Options {
         Options::Unix(UnixOptions {
-            options: unix::Options::default().audience(audience),
+            options: unix::Options::default().audience(audience).slots(slots),
             trusted: trusted.to_vec(),
         })
     }
