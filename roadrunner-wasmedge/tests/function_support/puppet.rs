@@ -2,7 +2,7 @@
 
 use super::{module, soon};
 use roadrunner_core::{Delivery, Payload, Receipt, Region};
-use roadrunner_mem::Link;
+use roadrunner_mem::SlotTransfer;
 use roadrunner_wasmedge::function::{
     Function, FunctionError, FunctionOptions, Given, NoOutbox, Outbox, Reply, SendError,
 };
@@ -226,7 +226,7 @@ impl Puppet {
 
     /// Receives a payload, and lets the function handle it, which does nothing.
     #[track_caller]
-    pub(crate) fn take(&mut self, link: &mut Link) -> Delivery {
+    pub(crate) fn take(&mut self, link: &mut dyn SlotTransfer) -> Delivery {
         let delivery = self.0.receive(link, soon()).expect("a payload");
         let handled = self.0.handle(delivery.region(), &mut NoOutbox, soon());
         assert_eq!(handled.expect("handled"), Reply::None);
@@ -254,12 +254,12 @@ impl DerefMut for Puppet {
 
 /// Sends everything by one link, and remembers how.
 pub(crate) struct By<'l> {
-    pub(crate) link: &'l mut Link,
+    pub(crate) link: &'l mut dyn SlotTransfer,
     pub(crate) receipts: Vec<Receipt>,
 }
 
 impl<'l> By<'l> {
-    pub(crate) fn new(link: &'l mut Link) -> Self {
+    pub(crate) fn new(link: &'l mut dyn SlotTransfer) -> Self {
         Self {
             link,
             receipts: Vec::new(),
@@ -269,7 +269,6 @@ impl<'l> By<'l> {
 
 impl Outbox for By<'_> {
     fn send(&mut self, _target: &str, payload: Payload<'_>) -> Result<(), SendError> {
-        use roadrunner_core::Transfer;
         self.receipts.push(self.link.send(payload, soon())?);
         Ok(())
     }
