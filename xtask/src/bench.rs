@@ -6,12 +6,18 @@ use anyhow::{bail, Context as _, Result};
 use std::path::PathBuf;
 use std::process::Command;
 
-/// Measures everything beside its alternatives, and says which goals are met.
+/// Runs the two published experiments again, with what one would use instead beside them, and
+/// says which goals are met.
+///
+/// Sequential: one function produces 1 to 500 MB, another reads them. Fan-out: 1 to 100 functions
+/// read what one has produced. Both in each mode, on WasmEdge, beside WasmEdge with HTTP, the
+/// published prototype's ways, native processes, Redis, and what this machine can do at most.
+/// A full run takes about a quarter of an hour on 2 cores. Other experiments by --only.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// Only these experiments: in one process, between processes of one host, over TCP, the
-    /// published ones
-    #[arg(long, value_name = "PART", value_parser = ["mem", "uds", "net", "eval"])]
+    /// These experiments: in one process, between processes of one host, over TCP, the
+    /// published ones; may be repeated
+    #[arg(long, value_name = "PART", value_parser = ["mem", "uds", "net", "eval"], default_value = "eval")]
     only: Vec<String>,
     /// Only experiments whose name contains this; may be repeated
     #[arg(long, value_name = "NAME")]
@@ -22,7 +28,7 @@ pub(crate) struct Arguments {
     /// Say what got better or worse since an earlier run
     #[arg(long, value_name = "OLD.json")]
     compare: Option<PathBuf>,
-    /// Where results.json goes
+    /// Where results.json, tables (CSV), pictures (SVG, PNG) and report.html go
     #[arg(long, value_name = "DIR", default_value = "target/bench")]
     out: PathBuf,
 }

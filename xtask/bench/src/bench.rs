@@ -39,8 +39,14 @@ pub(crate) struct Experiment {
     pub(crate) bytes: u64,
     /// Receivers of each payload.
     pub(crate) fanout: u32,
+    /// Rounds of each candidate at least, if that is not what the scale says.
+    pub(crate) least: Option<usize>,
     /// Takes seconds: three rounds, whatever the scale.
     pub(crate) heavy: bool,
+    /// The memory of all processes is looked at with every page counted once, too.
+    pub(crate) footprint: bool,
+    /// How much of the whole run it is, beside those that say nothing.
+    pub(crate) weight: u64,
 }
 
 impl Experiment {
@@ -50,12 +56,34 @@ impl Experiment {
             name,
             bytes,
             fanout: 1,
+            least: None,
             heavy: false,
+            footprint: false,
+            weight: 1,
         }
     }
 
     pub(crate) fn fanout(self, fanout: u32) -> Self {
         Self { fanout, ..self }
+    }
+
+    /// No more than so many rounds need be.
+    pub(crate) fn least(self, rounds: usize) -> Self {
+        Self {
+            least: Some(rounds),
+            ..self
+        }
+    }
+
+    pub(crate) fn footprint(self) -> Self {
+        Self {
+            footprint: true,
+            ..self
+        }
+    }
+
+    pub(crate) fn weight(self, weight: u64) -> Self {
+        Self { weight, ..self }
     }
 
     pub(crate) fn heavy(self) -> Self {
@@ -87,7 +115,7 @@ impl Bench {
         // Draws on a terminal, and nothing elsewhere.
         let bar = ProgressBar::new(0);
         if let Ok(style) =
-            ProgressStyle::with_template("{bar:24} {pos}/{len} {msg} ({elapsed}, {eta} left)")
+            ProgressStyle::with_template("{bar:24} {percent:>3} % {msg} ({elapsed}, {eta} left)")
         {
             bar.set_style(style);
         }
@@ -140,7 +168,7 @@ impl Bench {
         sizes
     }
 
-    /// So many calls of [`measure`](Self::measure) will follow: for the time left.
+    /// So many calls of [`measure`](Self::measure) will follow, or so much by their weights: for the time left.
     pub(crate) fn expect(&mut self, experiments: usize) {
         self.bar.inc_length(experiments as u64);
     }
@@ -153,12 +181,13 @@ impl Bench {
     ) -> Result<Measured> {
         self.bar
             .set_message(format!("{} {}", experiment.name, experiment.bytes));
-        self.bar.inc(1);
         let mut wanted = self.wanted.iter();
         if !self.wanted.is_empty() && !wanted.any(|part| experiment.name.contains(part)) {
+            self.bar.inc(experiment.weight);
             return Ok(Measured::default());
         }
         let measured = measure::interleaved(self.scale, experiment, candidates)?;
+        self.bar.inc(experiment.weight);
         self.results.rows.extend(measured.rows().cloned());
         Ok(measured)
     }

@@ -1,6 +1,6 @@
 //! What got better or worse since an earlier run.
 
-use crate::results::{time, Results, Row};
+use crate::results::{time, Better, Ratio, Results, Row};
 use anyhow::{Context, Result};
 use std::fs;
 use std::path::Path;
@@ -8,7 +8,10 @@ use std::path::Path;
 /// Changes below this are the machine's: two runs of the same program differ by as much.
 const NOISE: f64 = 0.1;
 
-/// How a row changed.
+/// The same for ratios, in which two medians are noisy.
+const RATIO_NOISE: f64 = 0.25;
+
+/// How a row or a ratio changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Change {
     Better,
@@ -17,7 +20,7 @@ enum Change {
     None,
 }
 
-/// Prints, on stdout, the rows whose medians differ by more than noise, and ratios whose goals are newly met or missed.
+/// Prints, on stdout, the rows whose medians differ by more than noise, and what became of each ratio.
 ///
 /// # Errors
 /// If the file is not a `results.json`.
@@ -46,17 +49,26 @@ pub(crate) fn print(old: &Path, new: &Results) -> Result<()> {
             time(before.p50_ns)
         );
     }
-    for ratio in &new.ratios {
-        let before = old.ratios.iter().find(|before| before.name == ratio.name);
-        if let Some(before) = before.filter(|before| before.met != ratio.met) {
-            let word = if ratio.met { "met" } else { "MISSED" };
-            println!(
-                "{word}: {} {} was {}",
-                ratio.name, ratio.value, before.value
-            );
-        }
-    }
     println!("{same} rows differ by no more than noise");
+    for ratio in &new.ratios {
+        let Some(before) = old.ratios.iter().find(|before| before.name == ratio.name) else {
+            continue;
+        };
+        let word = match ratio_change(before, ratio) {
+            Change::Better => "better",
+            Change::Worse => "worse",
+            Change::None => "within noise",
+        };
+        let goal = match (before.met, ratio.met) {
+            (false, true) => ", newly met",
+            (true, false) => ", newly MISSED",
+            _ => "",
+        };
+        println!(
+            "{word}{goal}: {} {} was {}",
+            ratio.name, ratio.value, before.value
+        );
+    }
     Ok(())
 }
 
@@ -72,6 +84,23 @@ fn change(old: &Row, new: &Row) -> Change {
         Change::Worse
     } else if more < -noise {
         Change::Better
+    } else {
+        Change::None
+    }
+}
+
+fn ratio_change(old: &Ratio, new: &Ratio) -> Change {
+    // Equally far below one and above it.
+    let factor = (new.value / old.value).ln();
+    let better = match new.better {
+        Better::Higher => factor,
+        Better::Lower => -factor,
+    };
+    let noise = (1.0 + RATIO_NOISE).ln();
+    if better > noise {
+        Change::Better
+    } else if better < -noise {
+        Change::Worse
     } else {
         Change::None
     }
@@ -96,5 +125,15 @@ mod tests {
         assert_eq!(change(&row(100.0, 1.0), &row(111.0, 1.0)), Change::Worse);
         assert_eq!(change(&row(100.0, 1.0), &row(89.0, 1.0)), Change::Better);
         assert_eq!(change(&row(100.0, 20.0), &row(130.0, 20.0)), Change::None);
+    }
+
+    #[test]
+    fn a_ratio_gets_better_on_its_side() {
+        let higher = |value| Ratio::at_least("x", value, 1.0);
+        let lower = |value| Ratio::at_most("x", value, 1.0);
+        assert_eq!(ratio_change(&higher(10.0), &higher(12.0)), Change::None);
+        assert_eq!(ratio_change(&higher(10.0), &higher(13.0)), Change::Better);
+        assert_eq!(ratio_change(&lower(10.0), &lower(13.0)), Change::Worse);
+        assert_eq!(ratio_change(&lower(10.0), &lower(7.0)), Change::Better);
     }
 }

@@ -49,12 +49,12 @@ const BASELINES: &str = concat!(
 #[derive(Parser)]
 #[command(
     name = "roadrunner-bench",
-    about = "Measures Roadrunner beside its alternatives",
+    about = "Measures Roadrunner beside its alternatives: by default the two published experiments",
     args_conflicts_with_subcommands = true
 )]
 struct Arguments {
-    /// Only these experiments
-    #[arg(long, value_name = "PART")]
+    /// These experiments; may be repeated. The evaluation, if nothing is said
+    #[arg(long, value_name = "PART", default_value = "eval")]
     only: Vec<Part>,
     /// Only experiments whose name contains this; may be repeated
     #[arg(long, value_name = "NAME")]
@@ -68,7 +68,7 @@ struct Arguments {
     /// Say what got better or worse since an earlier run
     #[arg(long, value_name = "OLD.json")]
     compare: Option<PathBuf>,
-    /// Where results.json goes
+    /// Where results.json, tables, pictures and report.html go
     #[arg(long, value_name = "DIR", default_value = "target/bench")]
     out: PathBuf,
     /// Where the functions produce.wasm and consume.wasm are
@@ -89,7 +89,7 @@ enum Inner {
 }
 
 /// A group of experiments.
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Part {
     /// In one process
     Mem,
@@ -131,7 +131,7 @@ fn run(arguments: &Arguments) -> Result<()> {
         arguments.experiment.clone(),
     );
     for part in Part::value_variants() {
-        if !arguments.only.is_empty() && !arguments.only.contains(part) {
+        if !arguments.only.contains(part) {
             continue;
         }
         match part {
@@ -150,11 +150,11 @@ fn run(arguments: &Arguments) -> Result<()> {
         .map_or(Ok(()), |old| compare::print(old, &results));
     let file = results.write(&arguments.out)?;
     eval::tables::write(&results, &arguments.out)?;
-    let plots = plots::of(&results);
-    for plot in &plots {
-        plot.write(&arguments.out)?;
+    let pictures = plots::of(&results);
+    for picture in &pictures {
+        picture.write(&arguments.out)?;
     }
-    let report = report::write(&results, &plots, &arguments.out)?;
+    let report = report::write(&results, &pictures, &arguments.out)?;
     eprintln!("{}\n{}", file.display(), report.display());
     compared
 }

@@ -4,11 +4,14 @@
 //! round, so that what else the machine does meets all of them alike. A round is one payload or, where payloads are
 //! small, a batch of them; its time is divided by their number, and percentiles are those of rounds.
 
+mod watch;
+
+pub(crate) use watch::{Receipts, Watch};
+
 use crate::bench::{Experiment, Scale};
 use crate::results::{Phase, Row};
 use crate::usage::{self, Cpu};
-use anyhow::{bail, ensure, Context, Result};
-use roadrunner_core::{Method, Receipt};
+use anyhow::{bail, Context, Result};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
@@ -60,134 +63,6 @@ impl<'a> Candidate<'a> {
     }
 }
 
-/// What a round is timed with.
-#[derive(Debug, Default)]
-pub(crate) struct Watch {
-    time: Duration,
-    /// Processor time that is not the candidate's.
-    beside: Cpu,
-    /// Processor time of other processes that is.
-    elsewhere: Cpu,
-    peak_elsewhere: u64,
-    delivered: u64,
-    verified: u64,
-    methods: BTreeSet<String>,
-    /// What the time is divided by, if not by what was delivered.
-    payloads: Option<u64>,
-    phases: Vec<(&'static str, Duration)>,
-}
-
-impl Watch {
-    /// What the experiment is about.
-    pub(crate) fn time<T>(&mut self, work: impl FnOnce() -> T) -> T {
-        let began = Instant::now();
-        let result = work();
-        self.time += began.elapsed();
-        result
-    }
-
-    /// The same, measured by somebody else: another thread or process.
-    pub(crate) fn add_time(&mut self, time: Duration) {
-        self.time += time;
-    }
-
-    /// A part of what is timed, of which its own percentiles are told.
-    pub(crate) fn phase(&mut self, name: &'static str, time: Duration) {
-        self.phases.push((name, time));
-    }
-
-    /// What goes with it but is not what the experiment is about: neither its time nor its processor time counts. Only
-    /// for work that this thread does by itself.
-    pub(crate) fn beside<T>(&mut self, work: impl FnOnce() -> T) -> T {
-        let before = Cpu::of_thread();
-        let result = work();
-        self.beside += Cpu::of_thread() - before;
-        result
-    }
-
-    /// Counts the time if `counted`, and is [`beside`](Self::beside) otherwise.
-    pub(crate) fn part<T>(&mut self, counted: bool, work: impl FnOnce() -> T) -> T {
-        if counted {
-            self.time(work)
-        } else {
-            self.beside(work)
-        }
-    }
-
-    /// Processor time that the measured work took in another process; for a thread of this one it is counted anyway.
-    pub(crate) fn add_cpu(&mut self, cpu: Cpu) {
-        self.elsewhere += cpu;
-    }
-
-    /// The peak resident set of another process that took part.
-    pub(crate) fn add_peak(&mut self, bytes: u64) {
-        self.peak_elsewhere += bytes;
-    }
-
-    /// A payload has arrived, by the method that the receipt names.
-    pub(crate) fn delivered(&mut self, receipt: Receipt) {
-        self.delivered_by(receipt.method().name(), 1);
-    }
-
-    /// The same for many.
-    pub(crate) fn delivered_all(&mut self, receipts: Receipts) {
-        for (method, count) in Method::ALL.into_iter().zip(receipts.0) {
-            if count > 0 {
-                self.delivered_by(method.name(), count);
-            }
-        }
-    }
-
-    /// `count` payloads have arrived, by a method that no receipt tells: another library's.
-    pub(crate) fn delivered_by(&mut self, method: &str, count: u64) {
-        self.delivered += count;
-        if !self.methods.contains(method) {
-            self.methods.insert(method.to_owned());
-        }
-    }
-
-    /// All that was delivered was one payload, to many receivers.
-    pub(crate) fn as_one(&mut self) {
-        self.payloads = Some(1);
-    }
-
-    /// Every byte of a payload was compared with what was sent.
-    ///
-    /// # Errors
-    /// If they were not the same.
-    pub(crate) fn verified(&mut self, same: bool) -> Result<()> {
-        self.verified_all(same, 1)
-    }
-
-    /// The same for `count` payloads.
-    ///
-    /// # Errors
-    /// If one of them was not the same.
-    pub(crate) fn verified_all(&mut self, same: bool, count: u64) -> Result<()> {
-        ensure!(same, "a payload arrived with other bytes than were sent");
-        self.verified += count;
-        Ok(())
-    }
-}
-
-/// What the receipts of a round said, counted at next to no cost.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Receipts([u64; Method::ALL.len()]);
-
-impl Receipts {
-    pub(crate) fn add(&mut self, receipt: Receipt) {
-        // Methods count from 1.
-        if let Some(count) = self.0.get_mut(usize::from(receipt.method().code()) - 1) {
-            *count += 1;
-        }
-    }
-
-    /// How many.
-    pub(crate) fn total(&self) -> u64 {
-        self.0.iter().sum()
-    }
-}
-
 /// The rows of an experiment, by candidate. None if it was not asked for: medians are then not a number, nor is what is
 /// made of them.
 #[derive(Debug, Clone, Default)]
@@ -236,9 +111,10 @@ impl Measured {
 struct Runner<'a> {
     candidate: Candidate<'a>,
     run: Run<'a>,
-    peak: u64,
+    peak: Peak,
     times: Vec<f64>,
     phases: BTreeMap<&'static str, Vec<f64>>,
+    faults: BTreeMap<&'static str, u64>,
     cpu: Cpu,
     payloads: u64,
     delivered: u64,
@@ -253,14 +129,16 @@ pub(crate) fn interleaved(
     candidates: Vec<Candidate<'_>>,
 ) -> Result<Measured> {
     let (mut least, mut most, budget) = scale.rounds();
+    if let Some(rounds) = experiment.least {
+        least = least.min(rounds);
+    }
     if experiment.heavy {
         (least, most) = (least.min(HEAVY), most.min(HEAVY));
     }
     let mut peaks = Vec::new();
     let mut candidates = candidates;
     for candidate in &mut candidates {
-        let rounds = if experiment.heavy { 1 } else { 2 };
-        peaks.push(alone(candidate, rounds).with_context(|| candidate.describe(experiment))?);
+        peaks.push(alone(candidate, experiment).with_context(|| candidate.describe(experiment))?);
     }
     let mut runners = Vec::new();
     for (mut candidate, peak) in candidates.into_iter().zip(peaks) {
@@ -302,23 +180,38 @@ pub(crate) fn interleaved(
     ))
 }
 
-/// A few rounds with no other candidate about: the most memory that they took.
-fn alone(candidate: &mut Candidate<'_>, rounds: usize) -> Result<u64> {
+/// The most memory that a candidate took.
+#[derive(Debug, Clone, Copy)]
+struct Peak {
+    /// What was resident, shared pages counted for each mapping.
+    resident: u64,
+    /// Each page once; where the experiment asks for it.
+    footprint: Option<u64>,
+}
+
+/// A few rounds with no other candidate about.
+fn alone(candidate: &mut Candidate<'_>, experiment: Experiment) -> Result<Peak> {
+    let rounds = if experiment.heavy { 1 } else { 2 };
     let resettable = usage::reset_peak().is_ok();
     let mut run = (candidate.make)()?;
+    let sampler = experiment.footprint.then(usage::Sampler::start);
     let mut elsewhere = 0;
     for _ in 0..rounds {
         let mut watch = Watch::default();
         run(&mut watch)?;
         elsewhere = elsewhere.max(watch.peak_elsewhere);
     }
-    let peak = usage::peak_rss().unwrap_or(0);
+    let footprint = sampler.map(usage::Sampler::stop);
+    let resident = usage::peak_rss().unwrap_or(0) + elsewhere;
     drop(run);
     if resettable {
         // Cannot fail now.
         let _ = usage::reset_peak();
     }
-    Ok(peak + elsewhere)
+    Ok(Peak {
+        resident,
+        footprint,
+    })
 }
 
 impl Candidate<'_> {
@@ -331,13 +224,14 @@ impl Candidate<'_> {
 }
 
 impl<'a> Runner<'a> {
-    fn new(candidate: Candidate<'a>, run: Run<'a>, peak: u64) -> Self {
+    fn new(candidate: Candidate<'a>, run: Run<'a>, peak: Peak) -> Self {
         Self {
             candidate,
             run,
             peak,
             times: Vec::new(),
             phases: BTreeMap::new(),
+            faults: BTreeMap::new(),
             cpu: Cpu::default(),
             payloads: 0,
             delivered: 0,
@@ -349,6 +243,7 @@ impl<'a> Runner<'a> {
     fn forget(&mut self) {
         self.times.clear();
         self.phases.clear();
+        self.faults.clear();
         self.cpu = Cpu::default();
         (self.payloads, self.delivered, self.verified) = (0, 0, 0);
         self.methods.clear();
@@ -374,6 +269,9 @@ impl<'a> Runner<'a> {
         for (name, time) in watch.phases {
             self.phases.entry(name).or_default().push(per_payload(time));
         }
+        for (name, count) in watch.faults {
+            *self.faults.entry(name).or_default() += count;
+        }
         self.delivered += watch.delivered;
         self.verified += watch.verified;
         self.methods.extend(watch.methods);
@@ -386,10 +284,12 @@ impl<'a> Runner<'a> {
             times.sort_unstable_by(f64::total_cmp);
             let [p50_ns, p95_ns, p99_ns] =
                 [50.0, 95.0, 99.0].map(|percent| percentile(times, percent).round());
+            let faults = self.faults.get(name).copied().unwrap_or(0);
             let phase = Phase {
                 p50_ns,
                 p95_ns,
                 p99_ns,
+                faults: (faults as f64 / self.payloads as f64).round(),
             };
             ((*name).to_owned(), phase)
         });
@@ -397,17 +297,21 @@ impl<'a> Runner<'a> {
         let tenths = |nanoseconds: f64| (nanoseconds * 10.0).round() / 10.0;
         let percentile = |percent| tenths(percentile(&self.times, percent));
         let per_payload = |time: Duration| tenths(time.as_secs_f64() * 1e9 / self.payloads as f64);
+        let bytes = self.candidate.bytes.unwrap_or(experiment.bytes);
+        let per_second = |amount: f64| tenths(amount * 1e9 / percentile(50.0));
         let methods: Vec<_> = self.methods.iter().map(String::as_str).collect();
         Row {
             experiment: experiment.name.to_owned(),
             candidate: self.candidate.name.clone(),
             transport: self.candidate.transport.to_owned(),
             method: methods.join("+"),
-            bytes: self.candidate.bytes.unwrap_or(experiment.bytes),
+            bytes,
             fanout: experiment.fanout,
             p50_ns: percentile(50.0),
             p95_ns: percentile(95.0),
             p99_ns: percentile(99.0),
+            requests_per_s: per_second(experiment.fanout.into()),
+            bytes_per_s: per_second(bytes as f64 * f64::from(experiment.fanout)),
             phases,
             spread_ns: tenths(spread(&self.times)),
             rounds: self.times.len() as u64,
@@ -416,7 +320,8 @@ impl<'a> Runner<'a> {
             verified: self.verified,
             cpu_user_ns: per_payload(self.cpu.user),
             cpu_sys_ns: per_payload(self.cpu.sys),
-            peak_rss_bytes: self.peak,
+            peak_rss_bytes: self.peak.resident,
+            footprint_bytes: self.peak.footprint,
         }
     }
 }

@@ -1,8 +1,8 @@
 //! `report.html`: everything that a run came to, in one file that a person opens.
 
 use crate::eval;
-use crate::plots::Plot;
-use crate::results::{time, Better, Results, Row};
+use crate::plots::Picture;
+use crate::results::{time, Better, Results};
 use anyhow::{Context, Result};
 use std::fmt::Write as _;
 use std::fs;
@@ -13,30 +13,45 @@ body { font: 16px/1.5 system-ui, sans-serif; max-width: 1080px; margin: 2em auto
 h1 { font-size: 1.6em } h2 { margin-top: 2.2em; border-bottom: 1px solid #ccc }
 table { border-collapse: collapse; font-size: 14px; margin: 1em 0 } th, td { padding: 3px 10px; border-bottom: 1px solid #e4e4e4; text-align: left }
 td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap }
-.met { color: #00703c } .missed { color: #b00020; font-weight: 600 } .bar { height: 18px; display: flex; min-width: 420px }
-svg { max-width: 100%; height: auto; display: block; margin: 1em 0 } details { margin: 1em 0 } p.note { color: #555 }
+.met { color: #00703c } .missed { color: #b00020; font-weight: 600 } 
+svg { max-width: 100%; height: auto; display: block; margin: 1em 0 } details { margin: 1em 0; overflow-x: auto } p.note { color: #555 }
 ";
 
-/// The parts of a round, in the order in which they happen, and their colours.
-const PARTS: [(&str, &str); 4] = [
-    ("produce", "#86b6dd"),
-    (eval::HOP, "#d55e00"),
-    ("consume", "#7fc8a9"),
-    ("answer", "#c9c9c9"),
-];
+/// What one has to know of the evaluation to read it.
+const EVALUATION: &str = "
+<p>One function produces a payload, another reads every byte of it and answers with their sum. That is a <b>round</b>. Its \
+<b>hop</b> is what lies between the payload in the one function's memory and the payload in the other's, serialization \
+included: the transfer alone.</p>
+<table>
+<tr><td>user, kernel, network<td>Roadrunner in one process, between two of one host, and over TCP (here on loopback), with functions on WasmEdge; \
+the function has its payload anywhere
+<tr><td>…-loaned<td>the same with a function that writes its payload into a buffer on loan
+<tr><td>…-trusted<td>and with two functions of one owner, whose operator lets mappings stay
+<tr><td>wasmedge-http-json, -raw<td>two functions on WasmEdge that talk HTTP over WASI sockets; the body is JSON (with Base64), or the bytes
+<tr><td>prototype-user, -kernel, -network<td>the ways of the published prototype, written anew
+<tr><td>native-unix, -tcp<td>two native processes and a stream tuned by hand
+<tr><td>native-http<td>two native processes and HTTP by hyper: what containers do
+<tr><td>redis<td>two native processes and a Redis server between them
+<tr><td>host-copy<td>the host copies from one WasmEdge instance to another, once
+<tr><td>memcpy<td>one copy between two buffers: the limit of everything that copies
+</table>
+<p class=note>Thick lines with filled points are Roadrunner's. Dashed lines are what was published of the prototype and its \
+peers (Middleware 2025): total latencies on other machines, to be compared with rounds. Memory counts each page once, \
+however many processes have it mapped.</p>
+";
 
 /// Writes it. Says where it is.
 ///
 /// # Errors
 /// If it cannot be drawn or written.
-pub(crate) fn write(results: &Results, plots: &[Plot], directory: &Path) -> Result<PathBuf> {
+pub(crate) fn write(results: &Results, pictures: &[Picture], directory: &Path) -> Result<PathBuf> {
     let file = directory.join("report.html");
-    fs::write(&file, page(results, plots)?)
+    fs::write(&file, page(results, pictures)?)
         .with_context(|| format!("writing {}", file.display()))?;
     Ok(file)
 }
 
-fn page(results: &Results, plots: &[Plot]) -> Result<String> {
+fn page(results: &Results, pictures: &[Picture]) -> Result<String> {
     let machine = &results.machine;
     let mut page = String::new();
     write!(
@@ -50,19 +65,21 @@ fn page(results: &Results, plots: &[Plot]) -> Result<String> {
         escaped(&machine.kernel),
         results.scale,
     )?;
-    ratios(&mut page, results)?;
-    breakdown(&mut page, results)?;
-    if !plots.is_empty() {
-        page.push_str("<h2>Curves</h2>");
-        if plots.iter().any(|plot| plot.name == "eval-sequential-hop") {
-            page.push_str(
-                "<p class=note>Thin lines with hollow points are what was published of the prototype and its peers \
-                 (Middleware 2025), on other machines.</p>",
-            );
-        }
+    if results
+        .rows
+        .iter()
+        .any(|row| row.experiment == eval::SEQUENTIAL)
+    {
+        page.push_str(EVALUATION);
     }
-    for plot in plots {
-        page.push_str(&plot.svg()?);
+    ratios(&mut page, results)?;
+    let mut heading = "";
+    for picture in pictures {
+        if picture.heading != heading {
+            heading = &picture.heading;
+            write!(page, "<h2>{}</h2>", escaped(heading))?;
+        }
+        page.push_str(&picture.svg()?);
     }
     rows(&mut page, results)?;
     if !results.skipped.is_empty() {
@@ -81,102 +98,87 @@ fn ratios(page: &mut String, results: &Results) -> Result<()> {
         return Ok(());
     }
     page.push_str(
-        "<h2>Goals</h2><table><tr><th>ratio<th class=n>value<th class=n>goal<th>and why not</tr>",
+        "<h2>Goals</h2><table><tr><th>ratio<th class=n>value<th class=n>goal<th><th>why not</tr>",
     );
     for ratio in &results.ratios {
         let sign = match ratio.better {
             Better::Higher => "≥",
             Better::Lower => "≤",
         };
-        let (class, verdict) = if ratio.met {
-            ("met", "met".to_owned())
+        let (class, verdict, reason) = if ratio.met {
+            ("met", "met", "")
         } else {
             let reason = ratio.reason.as_deref().unwrap_or("no reason was measured");
-            ("missed", format!("missed: {}", escaped(reason)))
+            ("missed", "missed", reason)
         };
         write!(
             page,
-            "<tr><td>{}<td class=n>{}<td class=n>{sign} {}<td class={class}>{verdict}</tr>",
+            "<tr><td>{}<td class=n>{}<td class=n>{sign} {}<td class={class}>{verdict}<td>{}</tr>",
             escaped(&ratio.name),
             ratio.value,
             ratio.goal,
+            escaped(reason),
         )?;
-    }
-    page.push_str("</table>");
-    Ok(())
-}
-
-/// Where the time goes, for the largest payload whose rounds were taken apart.
-fn breakdown(page: &mut String, results: &Results) -> Result<()> {
-    let apart = |row: &&Row| !row.phases.is_empty();
-    let Some(bytes) = results.rows.iter().filter(apart).map(|row| row.bytes).max() else {
-        return Ok(());
-    };
-    write!(
-        page,
-        "<h2>Where the time of a round goes</h2><p>Payloads of {:.0} MB: ",
-        bytes as f64 / 1e6
-    )?;
-    for (name, colour) in PARTS {
-        write!(page, "<span style=\"color:{colour}\">■</span> {name} ")?;
-    }
-    page.push_str(
-        "</p><table><tr><th>candidate<th>method<th class=n>round<th class=n>hop<th>shares</tr>",
-    );
-    for row in results
-        .rows
-        .iter()
-        .filter(apart)
-        .filter(|row| row.bytes == bytes)
-    {
-        let part = |name: &str| row.phases.get(name).map_or(0.0, |phase| phase.p50_ns);
-        write!(
-            page,
-            "<tr><td>{}<td>{}<td class=n>{}<td class=n>{}<td><div class=bar>",
-            escaped(&row.candidate),
-            escaped(&row.method),
-            time(row.p50_ns),
-            time(part(eval::HOP)),
-        )?;
-        let all: f64 = PARTS.iter().map(|(name, _)| part(name)).sum();
-        for (name, colour) in PARTS {
-            let share = 100.0 * part(name) / all.max(1.0);
-            write!(
-                page,
-                "<div style=\"width:{share:.2}%;background:{colour}\" title=\"{name} {}\"></div>",
-                time(part(name))
-            )?;
-        }
-        page.push_str("</div></tr>");
     }
     page.push_str("</table>");
     Ok(())
 }
 
 fn rows(page: &mut String, results: &Results) -> Result<()> {
-    page.push_str(
-        "<h2>All rows</h2><details><summary>Show them</summary><table><tr><th>experiment<th>candidate<th>method<th class=n>bytes\
-         <th class=n>receivers<th class=n>p50<th class=n>p95<th class=n>p99<th class=n>user<th class=n>kernel<th class=n>peak \
-         MB<th class=n>rounds</tr>",
-    );
+    page.push_str("<h2>All rows</h2><details><summary>Show them</summary><table><tr>");
+    for head in ["experiment", "candidate", "method"] {
+        write!(page, "<th>{head}")?;
+    }
+    for head in [
+        "MB",
+        "receivers",
+        "hop p50",
+        "p95",
+        "p99",
+        "round p50",
+        "p95",
+        "p99",
+        "requests/s",
+        "GB/s",
+        "user",
+        "kernel",
+        "peak RSS, MB",
+        "memory, MB",
+        "rounds",
+    ] {
+        write!(page, "<th class=n>{head}")?;
+    }
+    page.push_str("</tr>");
     for row in &results.rows {
         write!(
             page,
-            "<tr><td>{}<td>{}<td>{}<td class=n>{}<td class=n>{}<td class=n>{}<td class=n>{}<td class=n>{}<td class=n>{}<td \
-             class=n>{}<td class=n>{:.1}<td class=n>{}</tr>",
+            "<tr><td>{}<td>{}<td>{}",
             escaped(&row.experiment),
             escaped(&row.candidate),
             escaped(&row.method),
-            row.bytes,
-            row.fanout,
-            time(row.p50_ns),
-            time(row.p95_ns),
-            time(row.p99_ns),
-            time(row.cpu_user_ns),
-            time(row.cpu_sys_ns),
-            row.peak_rss_bytes as f64 / 1e6,
-            row.rounds,
         )?;
+        let hop = row.phases.get(eval::HOP);
+        let hop = hop.map_or([const { String::new() }; 3], |hop| {
+            [hop.p50_ns, hop.p95_ns, hop.p99_ns].map(time)
+        });
+        let megabytes = |bytes: u64| format!("{:.1}", bytes as f64 / 1e6);
+        let numbers = [(row.bytes as f64 / 1e6).to_string(), row.fanout.to_string()]
+            .into_iter()
+            .chain(hop)
+            .chain([row.p50_ns, row.p95_ns, row.p99_ns].map(time))
+            .chain([
+                format!("{:.1}", row.requests_per_s),
+                format!("{:.2}", row.bytes_per_s / 1e9),
+                time(row.cpu_user_ns),
+                time(row.cpu_sys_ns),
+                megabytes(row.peak_rss_bytes),
+                row.footprint_bytes.map_or_else(String::new, megabytes),
+                row.rounds.to_string(),
+            ]);
+        for number in numbers {
+            write!(page, "<td class=n>{number}")?;
+        }
+        page.push_str("</tr>");
     }
     page.push_str("</table></details>");
     Ok(())
@@ -202,7 +204,7 @@ mod tests {
         results.ratios.push(missed);
         let page = page(&results, &[]).expect("text");
         assert!(
-            page.contains("kept") && page.contains("missed: 1 &lt; 2"),
+            page.contains("kept") && page.contains("missed<td>1 &lt; 2"),
             "{page}"
         );
         assert!(

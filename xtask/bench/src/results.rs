@@ -1,6 +1,7 @@
 //! What came out: `results.json`, and the same as tables.
 
 use crate::bench::Scale;
+use crate::usage;
 use anyhow::{Context, Result};
 use comfy_table::presets::ASCII_MARKDOWN;
 use comfy_table::{CellAlignment, Table};
@@ -29,6 +30,9 @@ pub(crate) struct Machine {
     pub(crate) kernel: String,
     /// Bytes.
     pub(crate) memory: u64,
+    /// What the first touch of a page takes.
+    #[serde(default)]
+    pub(crate) fault_ns: f64,
 }
 
 /// One candidate of one experiment. Times are nanoseconds for one payload, of all its receivers together.
@@ -47,6 +51,11 @@ pub(crate) struct Row {
     pub(crate) p50_ns: f64,
     pub(crate) p95_ns: f64,
     pub(crate) p99_ns: f64,
+    /// At the median: what all receivers got in a second.
+    #[serde(default)]
+    pub(crate) requests_per_s: f64,
+    #[serde(default)]
+    pub(crate) bytes_per_s: f64,
     /// Parts of a round, where it was taken apart.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(crate) phases: BTreeMap<String, Phase>,
@@ -65,6 +74,9 @@ pub(crate) struct Row {
     /// The most memory that the processes had resident while this candidate ran alone, shared pages counted for each
     /// mapping.
     pub(crate) peak_rss_bytes: u64,
+    /// The same with every page counted once, page tables included, where it was looked at (proc_pid_smaps(5), `Pss`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) footprint_bytes: Option<u64>,
 }
 
 /// What one part of a round took.
@@ -73,6 +85,9 @@ pub(crate) struct Phase {
     pub(crate) p50_ns: f64,
     pub(crate) p95_ns: f64,
     pub(crate) p99_ns: f64,
+    /// Page faults in it, on average.
+    #[serde(default)]
+    pub(crate) faults: f64,
 }
 
 /// Which way is good.
@@ -158,6 +173,7 @@ impl Machine {
             cores: std::thread::available_parallelism().map_or(1, usize::from),
             kernel,
             memory: memory << 10,
+            fault_ns: usage::fault_ns().round(),
         }
     }
 }

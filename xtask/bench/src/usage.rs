@@ -1,12 +1,16 @@
-//! Processor time and memory of this process.
+//! Processor time, memory and page faults, of this process and of others.
 
 use anyhow::{Context, Result};
 use nix::sys::resource::{getrusage, UsageWho};
 use nix::sys::time::TimeValLike;
 use nix::time::{clock_gettime, ClockId};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::ops::{Add, AddAssign, Sub};
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 use std::{fs, io};
 
 /// Processor time. Its sum is exact; how it is split between user and kernel is what the kernel found at its ticks
@@ -95,21 +99,150 @@ pub(crate) fn peak_rss() -> Result<u64> {
 /// # Errors
 /// Without /proc.
 pub(crate) fn footprint() -> Result<u64> {
-    Ok(kilobytes("/proc/self/smaps_rollup", "Pss:")? + kilobytes("/proc/self/status", "VmPTE:")?)
+    footprint_of("self")
+}
+
+fn footprint_of(process: &str) -> Result<u64> {
+    let pages = kilobytes(&format!("/proc/{process}/smaps_rollup"), "Pss:")?;
+    Ok(pages + kilobytes(&format!("/proc/{process}/status"), "VmPTE:")?)
+}
+
+/// Page faults of this thread so far (getrusage(2), `ru_minflt` and `ru_majflt`).
+pub(crate) fn faults() -> u64 {
+    getrusage(UsageWho::RUSAGE_THREAD).map_or(0, |usage| {
+        let count = usage.minor_page_faults() + usage.major_page_faults();
+        u64::try_from(count).unwrap_or(0)
+    })
+}
+
+/// Nanoseconds that the first touch of a page of memory takes here: the kernel finds one, clears it and maps it.
+pub(crate) fn fault_ns() -> f64 {
+    const BYTES: usize = 64 << 20;
+    const PAGE: usize = 4096;
+    // Not there before it is written to.
+    let mut fresh = vec![0_u8; BYTES];
+    let (before, began) = (faults(), Instant::now());
+    for byte in fresh.iter_mut().step_by(PAGE) {
+        *byte = 1;
+    }
+    let took = began.elapsed();
+    std::hint::black_box(&fresh);
+    took.as_secs_f64() * 1e9 / (faults() - before).max(1) as f64
+}
+
+/// Looks at the footprint of this process and of all that it started, again and again, until it is stopped.
+#[derive(Debug)]
+pub(crate) struct Sampler {
+    stop: Arc<AtomicBool>,
+    thread: JoinHandle<u64>,
+}
+
+impl Sampler {
+    /// How long it leaves the processes alone between two looks.
+    const PAUSE: Duration = Duration::from_millis(2);
+
+    pub(crate) fn start() -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let told = stop.clone();
+        let thread = std::thread::spawn(move || {
+            let mut most = 0;
+            // One more time after it was told.
+            loop {
+                let last = told.load(Ordering::Acquire);
+                most = most.max(footprint_of_all());
+                if last {
+                    return most;
+                }
+                std::thread::sleep(Self::PAUSE);
+            }
+        });
+        Self { stop, thread }
+    }
+
+    /// The most that it saw, in bytes.
+    pub(crate) fn stop(self) -> u64 {
+        self.stop.store(true, Ordering::Release);
+        self.thread.join().unwrap_or(0)
+    }
+}
+
+fn footprint_of_all() -> u64 {
+    // Those that end meanwhile have none.
+    family(std::process::id())
+        .into_iter()
+        .filter_map(|id| footprint_of(&id.to_string()).ok())
+        .sum()
+}
+
+/// A process with those that it started, and those that they started.
+fn family(root: u32) -> Vec<u32> {
+    let mut parents = BTreeMap::new();
+    for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let id = entry.file_name().to_string_lossy().parse::<u32>();
+        if let Some((id, stat)) = id.ok().and_then(|id| Some((id, Stat::read(id).ok()?))) {
+            parents.insert(id, stat.parent);
+        }
+    }
+    let descends = |mut id: u32| {
+        while id != root {
+            match parents.get(&id) {
+                Some(parent) => id = *parent,
+                None => return false,
+            }
+        }
+        true
+    };
+    parents.keys().copied().filter(|id| descends(*id)).collect()
+}
+
+/// What the kernel says of a process (proc_pid_stat(5)).
+struct Stat {
+    parent: u32,
+    cpu: Cpu,
+    faults: u64,
+}
+
+impl Stat {
+    fn read(id: u32) -> Result<Self> {
+        let file = format!("/proc/{id}/stat");
+        let text = fs::read_to_string(&file).with_context(|| format!("reading {file}"))?;
+        // The name, in parentheses, may hold anything.
+        let rest = text.rsplit_once(')').map_or("", |(_, rest)| rest);
+        let words: Vec<_> = rest.split_ascii_whitespace().collect();
+        let field = |number: usize| {
+            let word = words.get(number - 3);
+            word.and_then(|word| word.parse::<u64>().ok())
+                .with_context(|| format!("no field {number} in {file}"))
+        };
+        // Ticks of the clock, which even out over many rounds.
+        let ticks = |number: usize| {
+            field(number)
+                .map(|ticks| Duration::from_nanos(ticks * 1_000_000_000 / ticks_a_second()))
+        };
+        Ok(Self {
+            parent: u32::try_from(field(4)?)?,
+            faults: field(10)? + field(12)?,
+            cpu: Cpu {
+                user: ticks(14)?,
+                sys: ticks(15)?,
+            },
+        })
+    }
 }
 
 /// Other processes whose rounds are measured from outside.
 #[derive(Debug)]
 pub(crate) struct Watched {
     processes: Vec<u32>,
-    before: Cpu,
+    before: (Cpu, u64),
 }
 
 impl Watched {
+    /// These, and those that they have started by now.
     pub(crate) fn new(processes: impl IntoIterator<Item = u32>) -> Self {
         Self {
-            processes: processes.into_iter().collect(),
-            before: Cpu::default(),
+            processes: processes.into_iter().flat_map(family).collect(),
+            before: Default::default(),
         }
     }
 
@@ -121,42 +254,31 @@ impl Watched {
         for id in &self.processes {
             let _ = fs::write(format!("/proc/{id}/clear_refs"), "5");
         }
-        self.before = self.cpu()?;
+        self.before = self.so_far()?;
         Ok(())
     }
 
-    /// A round has ended: tells the watch what they took.
+    /// A round has ended: tells the watch what they took, and the caller how many page faults they had.
     ///
     /// # Errors
     /// If one of them is gone.
-    pub(crate) fn end(&mut self, watch: &mut crate::measure::Watch) -> Result<()> {
-        watch.add_cpu(self.cpu()? - self.before);
+    pub(crate) fn end(&mut self, watch: &mut crate::measure::Watch) -> Result<u64> {
+        let (cpu, faults) = self.so_far()?;
+        watch.add_cpu(cpu - self.before.0);
         for id in &self.processes {
             watch.add_peak(kilobytes(&format!("/proc/{id}/status"), "VmHWM:")?);
         }
-        Ok(())
+        Ok(faults - self.before.1)
     }
 
-    /// In ticks of the clock (proc_pid_stat(5), `utime`, `stime`), which even out over many rounds.
-    fn cpu(&self) -> Result<Cpu> {
-        let tick = Duration::from_nanos(1_000_000_000 / ticks_a_second());
-        let mut all = Cpu::default();
+    fn so_far(&self) -> Result<(Cpu, u64)> {
+        let (mut cpu, mut faults) = (Cpu::default(), 0);
         for id in &self.processes {
-            let file = format!("/proc/{id}/stat");
-            let text = fs::read_to_string(&file).with_context(|| format!("reading {file}"))?;
-            // The name, in parentheses, may hold anything.
-            let rest = text.rsplit_once(')').map_or("", |(_, rest)| rest);
-            let field = |number: usize| {
-                let word = rest.split_ascii_whitespace().nth(number - 3);
-                word.and_then(|word| word.parse::<u32>().ok())
-                    .with_context(|| format!("no field {number} in {file}"))
-            };
-            all += Cpu {
-                user: tick * field(14)?,
-                sys: tick * field(15)?,
-            };
+            let stat = Stat::read(*id)?;
+            cpu += stat.cpu;
+            faults += stat.faults;
         }
-        Ok(all)
+        Ok((cpu, faults))
     }
 }
 
@@ -169,6 +291,11 @@ fn ticks_a_second() -> u64 {
         .and_then(|ticks| u64::try_from(ticks).ok())
         .filter(|ticks| *ticks > 0)
         .unwrap_or(100)
+}
+
+/// Memory that this machine has to give, in bytes (proc_meminfo(5), `MemAvailable`).
+pub(crate) fn available() -> Option<u64> {
+    kilobytes("/proc/meminfo", "MemAvailable:").ok()
 }
 
 fn kilobytes(file: &str, field: &str) -> Result<u64> {
@@ -197,13 +324,24 @@ mod tests {
     }
 
     #[test]
+    fn first_touches_are_counted_and_memory_is_seen_at_its_peak() {
+        let sampler = Sampler::start();
+        let before = faults();
+        let fresh = std::hint::black_box(vec![1_u8; 32 << 20]);
+        // Pages of 2 MiB, if they are larger.
+        assert!(faults() - before >= 16);
+        drop(fresh);
+        assert!(fault_ns() > 1.0);
+        assert!(sampler.stop() > 1 << 20);
+    }
+
+    #[test]
     fn another_process_is_measured_from_outside() {
         let mut watched = Watched::new([std::process::id()]);
         watched.begin().expect("it is there");
         let mut watch = crate::measure::Watch::default();
         watched.end(&mut watch).expect("it is there");
-        let mut nobody = Watched::new([u32::MAX]);
-        assert!(nobody.begin().is_err());
+        assert!(family(u32::MAX).is_empty());
     }
 
     #[test]

@@ -144,8 +144,50 @@ fn eval() {
             "eval.rss_over_payload.kernel.500MB",
             "eval.rss_over_payload.network.500MB",
             "eval.user_over_native.100MB",
+            "eval.fanout100_over_http_json.10MB",
         ],
     );
+    let rows = results["rows"].as_array().expect("rows");
+    let of = |experiment: &str, candidate: &str| {
+        rows.iter()
+            .rfind(|row| row["experiment"] == experiment && row["candidate"] == candidate)
+    };
+    let mut sequential = vec!["native-unix", "native-tcp", "host-copy", "memcpy"];
+    let mut fanout = vec!["wasmedge-http-json", "wasmedge-http-raw"];
+    for mode in ["user", "kernel", "network"] {
+        sequential.push(mode);
+        fanout.push(mode);
+    }
+    let loaned = ["user-loaned", "kernel-loaned", "network-loaned"];
+    sequential.extend(loaned);
+    fanout.extend(loaned);
+    sequential.extend(["user-trusted", "kernel-trusted"]);
+    sequential.extend(["prototype-user", "prototype-kernel", "prototype-network"]);
+    sequential.extend(["wasmedge-http-json", "wasmedge-http-raw"]);
+    let skipped = results["skipped"].to_string();
+    for name in ["native-http", "redis"] {
+        assert_ne!(
+            skipped.contains(name),
+            of("eval.sequential", name).is_some(),
+            "{name} is either measured or skipped: {skipped}"
+        );
+    }
+    for (experiment, names) in [("eval.sequential", sequential), ("eval.fanout", fanout)] {
+        for name in names {
+            let row = of(experiment, name).unwrap_or_else(|| panic!("no {experiment} {name}"));
+            for field in ["requests_per_s", "bytes_per_s", "footprint_bytes"] {
+                let value = row[field].as_f64();
+                assert!(value.is_some_and(|value| value > 0.0), "{field} in {row}");
+            }
+            if experiment == "eval.sequential" {
+                let hop = row["phases"]["hop"]["p50_ns"].as_f64();
+                assert!(hop.is_some_and(|hop| hop > 0.0), "{row}");
+            }
+        }
+    }
+    let method = |name| of("eval.sequential", name).map(|row| row["method"].clone());
+    assert_eq!(method("user-loaned"), Some("slot".into()));
+    assert_eq!(method("kernel-loaned"), Some("slot".into()));
 }
 
 #[test]

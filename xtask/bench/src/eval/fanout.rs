@@ -1,105 +1,148 @@
 //! The published fan-out: one payload to many functions at once.
 
-use super::hop::{Arrival, Departure};
+use super::hop::Departure;
 use super::http::Body;
-use super::ours::consume_on_thread;
+use super::ours::{start, Grade, Mode, Outlet};
 use super::wasi::Program;
 use super::{Peerage, FANOUT, MB};
 use crate::bench::{Bench, Experiment};
-use crate::functions::{soon, Producer};
-use crate::measure::{Candidate, Receipts, Watch};
+use crate::measure::{Candidate, Watch};
 use crate::peer::Peer;
-use crate::results::Ratio;
-use crate::usage::Watched;
-use anyhow::{ensure, Context, Result};
-use roadrunner_core::{Method, Receipt};
-use roadrunner_mem::{link, Policy};
-use std::sync::mpsc;
+use crate::results::{time, Ratio};
+use crate::usage::{available, Watched};
+use anyhow::{ensure, Result};
 use std::thread;
 use std::time::Instant;
 
-const OURS: &str = "user-loaned";
-
 /// Receivers of the published experiment.
 const RECEIVERS: [u32; 7] = [1, 10, 20, 40, 60, 80, 100];
+/// The sizes that a full run has besides 10 MB, with fewer counts of receivers.
+const FEW_RECEIVERS: [u32; 3] = [1, 10, 100];
+/// What a round by HTTP may carry in all: more takes a minute and shows nothing new.
+const MOST_BY_HTTP: u64 = 1_000_000_000;
+/// The same for a network's receivers, of whom each has a memory of its own.
+const MOST_BY_NETWORK: u64 = 2_000_000_000;
 
-/// What is measured: receivers, and bytes for each.
+/// What the ratio is about: receivers, and bytes for each.
+fn headline(bench: &Bench) -> (u32, u64) {
+    if bench.is_smoke() {
+        (3, bench.bytes(MB))
+    } else {
+        (100, 10 * MB)
+    }
+}
+
+/// What is measured.
 fn plan(bench: &Bench) -> Vec<(u32, u64)> {
     if bench.is_smoke() {
-        return vec![(3, bench.bytes(MB))];
+        return vec![headline(bench)];
     }
     if !bench.is_full() {
-        return vec![(10, 10 * MB), (100, 10 * MB)];
+        return vec![(10, 10 * MB), headline(bench)];
     }
-    let mut plan: Vec<_> = RECEIVERS.iter().map(|count| (*count, 10 * MB)).collect();
-    plan.extend([(10, MB), (100, MB), (10, 100 * MB)]);
+    let mut plan = Vec::new();
+    plan.extend(FEW_RECEIVERS.map(|count| (count, MB)));
+    plan.extend(RECEIVERS.map(|count| (count, 10 * MB)));
+    plan.extend(FEW_RECEIVERS.map(|count| (count, 100 * MB)));
     plan
 }
 
-pub(super) fn count(bench: &Bench) -> usize {
-    plan(bench).len()
+fn experiment((count, bytes): (u32, u64)) -> Experiment {
+    let all = u64::from(count) * bytes;
+    // By HTTP a payload of 10 MB takes 50 ms, and there are a few rounds.
+    let seconds = 2 + all.min(MOST_BY_HTTP) / (50 * MB);
+    let experiment = Experiment::new(FANOUT, bytes)
+        .fanout(count)
+        .footprint()
+        .weight(seconds);
+    if all > 100 * MB {
+        experiment.heavy()
+    } else {
+        experiment
+    }
+}
+
+pub(super) fn weight(bench: &Bench) -> u64 {
+    plan(bench)
+        .into_iter()
+        .map(|cell| experiment(cell).weight)
+        .sum()
 }
 
 pub(super) fn run(bench: &mut Bench, peerage: &Peerage) -> Result<()> {
-    for (count, bytes) in plan(bench) {
-        let candidates = vec![
-            ours(OURS, true, count, bytes, peerage),
-            ours("user", false, count, bytes, peerage),
-            http(count, bytes, &peerage.http),
-        ];
-        let measured = bench.measure(Experiment::new(FANOUT, bytes).fanout(count), candidates)?;
-        if (count, bytes) == (100, 10 * MB) {
-            let ratio = measured.ratio(Body::Json.name(), OURS)?;
-            bench.ratio(Ratio::at_least(
-                "eval.fanout100_over_http_json.10MB",
-                ratio,
-                69.0,
-            ));
+    for cell in plan(bench) {
+        let (count, bytes) = cell;
+        let all = u64::from(count) * bytes;
+        let mut candidates = Vec::new();
+        for mode in Mode::ALL {
+            if mode == Mode::Network && !room(bench, cell) {
+                continue;
+            }
+            for grade in [Grade::Any, Grade::Loaned] {
+                candidates.push(ours(mode, grade, cell, peerage));
+            }
+        }
+        if all <= MOST_BY_HTTP {
+            for body in [Body::Json, Body::Raw] {
+                candidates.push(http(body, count, bytes, &peerage.http));
+            }
+        } else {
+            let what = format!("{FANOUT} by HTTP, {count} payloads of {} MB", bytes / MB);
+            bench.skip(&what, "most of a minute for each round");
+        }
+        let measured = bench.measure(experiment(cell), candidates)?;
+        if cell == headline(bench) {
+            let name = Mode::User.name(Grade::Loaned);
+            let (theirs, ours) = (measured.p50(Body::Json.name())?, measured.p50(name)?);
+            let ratio = Ratio::at_least("eval.fanout100_over_http_json.10MB", theirs / ours, 69.0);
+            bench.ratio(ratio.because(|| format!("{} against {}", time(ours), time(theirs))));
         }
     }
     Ok(())
 }
 
-/// A thread for each receiver, as a workflow in one process has.
-fn ours<'a>(
-    name: &'static str,
-    loan: bool,
-    count: u32,
-    bytes: u64,
-    peerage: &'a Peerage,
-) -> Candidate<'a> {
-    Candidate::new(name, "roadrunner", move || {
-        let mut from = Producer::new(&peerage.modules)?;
-        let (say, answers) = mpsc::channel::<Arrival>();
-        let mut links = Vec::new();
-        for _ in 0..count {
-            let (here, there) = link(Policy::default());
-            links.push(here);
-            consume_on_thread(&peerage.modules, there, say.clone())?;
-        }
+/// Whether the machine has memory for receivers that share none; said if not.
+fn room(bench: &mut Bench, (count, bytes): (u32, u64)) -> bool {
+    let all = u64::from(count) * bytes;
+    // Two candidates at a time, and some for everybody else.
+    let needed = 3 * all;
+    if all <= MOST_BY_NETWORK && available().is_none_or(|available| available > needed) {
+        return true;
+    }
+    let what = format!("{FANOUT} by network, {count} payloads of {} MB", bytes / MB);
+    let why = format!(
+        "each receiver has a memory of its own: {} MB in all",
+        2 * all / MB
+    );
+    bench.skip(&what, &why);
+    false
+}
+
+/// A thread for each receiver, as a workflow in one process has, or a process.
+fn ours(mode: Mode, grade: Grade, cell: (u32, u64), peerage: &Peerage) -> Candidate<'_> {
+    let (count, bytes) = cell;
+    Candidate::new(mode.name(grade), "roadrunner", move || {
+        let (mut from, mut outlets, mut answers) = start(mode, grade, count, &peerage.modules)?;
+        let processes: Vec<_> = answers.iter().filter_map(|one| one.process()).collect();
+        let mut watched = Watched::new(processes);
         let mut base = 0;
         Ok(move |watch: &mut Watch| {
             base += 1;
-            let departure = Departure::now();
-            let reply = from.produce(bytes, base, loan)?;
-            let payload = from.function.given(reply)?.share()?;
-            for link in &mut links {
-                link.send_shared(&payload, soon())?;
-            }
-            drop(payload);
+            watched.begin()?;
+            let departure = Departure::begin();
+            let reply = from.produce(bytes, base, grade != Grade::Any)?;
+            Outlet::send_to_all(&mut outlets, &mut from.function, reply)?;
             from.function.free(reply)?;
-            let mut methods = Receipts::default();
-            for _ in 0..count {
-                let arrival = answers.recv().context("a receiver is gone")?;
+            for answer in &mut answers {
+                let arrival = answer.next()?;
                 ensure!(
                     arrival.sum == sequence::expected(bytes, base),
                     "a payload arrived with other bytes"
                 );
-                let method = Method::from_code(arrival.method).context("no such method")?;
-                methods.add(Receipt::new(bytes, method, arrival.copies));
+                watch.delivered_by(&arrival.method, 1);
             }
-            watch.add_time(crate::uds::clock::now().saturating_sub(departure.began));
-            watch.delivered_all(methods);
+            watch.add_time(departure.since());
+            watched.end(watch)?;
             watch.as_one();
             watch.verified_all(true, u64::from(count))
         })
@@ -108,18 +151,17 @@ fn ours<'a>(
 
 /// As many pairs as there are cores post to each other at the same time, so that no core ever waits: what as many
 /// receivers of one sender can reach at most.
-fn http(count: u32, bytes: u64, program: &Program) -> Candidate<'_> {
-    let body = Body::Json;
+fn http(body: Body, count: u32, bytes: u64, program: &Program) -> Candidate<'_> {
     Candidate::new(body.name(), "http", move || {
         let pairs = thread::available_parallelism()
             .map_or(1, usize::from)
             .min(count as usize);
         let mut all = Vec::new();
         for _ in 0..pairs {
-            let mut receiver = program.start(&["receive", "json"])?;
+            let mut receiver = program.start(&["receive", body.word()])?;
             let port: u16 = receiver.control.hear()?;
             let (port, length) = (port.to_string(), bytes.to_string());
-            let mut sender = program.start(&["send", "json", &port, &length])?;
+            let mut sender = program.start(&["send", body.word(), &port, &length])?;
             sender.control.hear::<()>()?;
             all.push((sender, receiver));
         }
@@ -144,8 +186,9 @@ fn http(count: u32, bytes: u64, program: &Program) -> Candidate<'_> {
             }
             watch.add_time(began.elapsed());
             watched.end(watch)?;
-            watch.delivered_by(body.name(), 1);
-            watch.verified(true)
+            watch.as_one();
+            watch.delivered_by(body.name(), u64::from(count));
+            watch.verified_all(true, u64::from(count))
         })
     })
 }

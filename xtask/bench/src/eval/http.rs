@@ -1,6 +1,6 @@
 //! What two functions on WasmEdge do today: HTTP over WASI's sockets, with a body of JSON or of bytes.
 
-use super::hop::{HOP, SERIALIZE};
+use super::hop::{CONSUME, HOP, PRODUCE, SERIALIZE};
 use super::wasi::Program;
 use crate::measure::{Candidate, Watch};
 use crate::usage::Watched;
@@ -14,7 +14,7 @@ pub(super) enum Body {
 }
 
 impl Body {
-    fn word(self) -> &'static str {
+    pub(super) fn word(self) -> &'static str {
         match self {
             Self::Json => "json",
             Self::Raw => "raw",
@@ -42,14 +42,16 @@ pub(super) fn candidate(body: Body, bytes: u64, program: &Program) -> Candidate<
             watched.begin()?;
             sender.control.say(&())?;
             let nanoseconds: [u64; 5] = sender.control.hear()?;
-            watched.end(watch)?;
+            let faults = watched.end(watch)?;
             let [produce, encode, answered, decode, consume] =
                 nanoseconds.map(Duration::from_nanos);
             watch.add_time(produce + encode + answered);
-            watch.phase("produce", produce);
+            watch.phase(PRODUCE, produce);
             watch.phase(SERIALIZE, encode + decode);
             watch.phase(HOP, (encode + answered).saturating_sub(consume));
-            watch.phase("consume", consume);
+            watch.phase(CONSUME, consume);
+            // The payload is filled where the last one was, and what is read has just been written.
+            watch.faults(HOP, faults);
             watch.delivered_by(body.name(), 1);
             // The sum of what arrived was compared by the sender.
             watch.verified(true)

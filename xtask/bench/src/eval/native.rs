@@ -1,111 +1,165 @@
-//! Two native processes and a stream between them, tuned by hand: what is possible without WebAssembly.
+//! Two native processes, without WebAssembly: streams tuned by hand, HTTP, and a remote store.
 
-use super::hop::{Arrival, Departure};
+use super::hop::{Arrival, Departure, Receiving};
 use crate::measure::{Candidate, Watch};
+use crate::net::ways::{self as net, Task};
 use crate::peer::{Control, Peer};
-use crate::uds::clock;
+use crate::uds::sys::slice;
+use crate::uds::ways as uds;
 use crate::usage::Watched;
 use anyhow::Result;
-use nix::sys::socket::{setsockopt, sockopt};
-use std::ffi::OsString;
-use std::io::{ErrorKind, Read, Write};
-use std::net::{TcpListener, TcpStream};
-use std::os::fd::AsFd;
-use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::PathBuf;
+use roadrunner_core::Span;
+use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
 
-/// What a socket is asked to hold.
-const BUFFER: usize = 1 << 20;
-
-/// The stream.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Stream {
+/// How the bytes cross.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Way {
+    /// AF_UNIX.
     Unix,
     Tcp,
+    /// What containers do: hyper at both ends.
+    Http,
+    /// By way of a server that keeps them, from Debian.
+    Redis,
 }
 
-trait Both: Read + Write {}
-impl<T: Read + Write> Both for T {}
+impl Way {
+    pub(super) const ALL: [Self; 4] = [Self::Unix, Self::Tcp, Self::Http, Self::Redis];
 
-pub(super) fn candidate<'a>(stream: Stream, bytes: u64) -> Candidate<'a> {
-    let name = match stream {
-        Stream::Unix => "native-unix",
-        Stream::Tcp => "native-tcp",
-    };
-    Candidate::new(name, "native", move || {
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Unix => "native-unix",
+            Self::Tcp => "native-tcp",
+            Self::Http => "native-http",
+            Self::Redis => "redis",
+        }
+    }
+
+    /// Why it cannot be measured, if so.
+    pub(super) fn missing(self) -> Option<String> {
+        match self {
+            Self::Http if !cfg!(feature = "peers") => {
+                Some("this program was built without its feature peers".to_owned())
+            }
+            Self::Redis => uds::redis::missing(),
+            _ => None,
+        }
+    }
+
+    /// As the ways between processes know it.
+    fn word(self) -> &'static str {
+        match self {
+            Self::Unix => "socket",
+            Self::Tcp => "tcp",
+            Self::Http => "http",
+            Self::Redis => "redis",
+        }
+    }
+
+    fn task(self, bytes: u64, address: &str) -> Task {
+        Task {
+            way: self.word().to_owned(),
+            bytes,
+            address: address.to_owned(),
+        }
+    }
+
+    fn connect(self, bytes: u64, address: &str) -> Result<Sender> {
+        Ok(match self {
+            Self::Unix | Self::Redis => Sender::Local(uds::connect(self.word(), bytes, address)?),
+            Self::Tcp | Self::Http => Sender::Remote(net::connect(&self.task(bytes, address))?),
+        })
+    }
+}
+
+enum Sender {
+    Local(Box<dyn uds::Sends>),
+    Remote(Box<dyn net::Sends>),
+}
+
+impl Sender {
+    fn place(&mut self) -> Result<Span<'_>> {
+        match self {
+            Self::Local(sender) => sender.place(),
+            Self::Remote(sender) => sender.place(),
+        }
+    }
+
+    fn send(&mut self) -> Result<()> {
+        match self {
+            Self::Local(sender) => sender.send(),
+            Self::Remote(sender) => sender.send(),
+        }
+    }
+}
+
+/// A peer that has something to end, too: a server.
+struct Orderly(Peer);
+
+impl Drop for Orderly {
+    fn drop(&mut self) {
+        self.0.end();
+    }
+}
+
+pub(super) fn candidate<'a>(way: Way, bytes: u64) -> Candidate<'a> {
+    Candidate::new(way.name(), "native", move || {
         let directory = tempfile::tempdir()?;
-        let socket = directory.path().join("socket");
-        let mut peer = Peer::start("eval.native")?;
-        peer.control
-            .say(&(stream == Stream::Unix, &socket, bytes))?;
-        let port: u16 = peer.control.hear()?;
-        let mut link: Box<dyn Both> = match stream {
-            Stream::Unix => Box::new(large(UnixStream::connect(&socket)?)?),
-            Stream::Tcp => Box::new(unpaced(TcpStream::connect(("127.0.0.1", port))?)?),
-        };
-        let mut payload = vec![0; usize::try_from(bytes)?];
-        let mut watched = Watched::new([peer.id()]);
+        let mut peer = Orderly(Peer::start("eval.native")?);
+        peer.0.control.say(&(way, directory.path(), bytes))?;
+        let address: String = peer.0.control.hear()?;
+        let mut sender = way.connect(bytes, &address)?;
+        let mut watched = Watched::new([peer.0.id()]);
         let mut base = 0;
         Ok(move |watch: &mut Watch| {
             let _kept = &directory;
             base += 1;
             watched.begin()?;
-            let mut departure = Departure::now();
-            sequence::fill(&mut payload, base);
+            peer.0.control.say(&())?;
+            let mut departure = Departure::begin();
+            sequence::fill(slice(&mut sender.place()?), base);
             departure.produced();
-            link.write_all(&payload)?;
-            let arrival: Arrival = peer.control.hear()?;
-            departure.tell(arrival, watch);
+            sender.send()?;
+            departure.sent();
+            let arrival: Arrival = peer.0.control.hear()?;
+            departure.tell(&arrival, watch);
             watched.end(watch)?;
-            watch.delivered_by(name, 1);
             watch.verified(arrival.sum == sequence::expected(bytes, base))
         })
     })
 }
 
-fn large<S: AsFd>(stream: S) -> Result<S> {
-    setsockopt(&stream, sockopt::SndBuf, &BUFFER)?;
-    setsockopt(&stream, sockopt::RcvBuf, &BUFFER)?;
-    Ok(stream)
-}
-
-/// One that does not pace within a host, as BBR does.
-fn unpaced(stream: TcpStream) -> Result<TcpStream> {
-    stream.set_nodelay(true)?;
-    let set = |name: &str| setsockopt(&stream, sockopt::TcpCongestion, &OsString::from(name));
-    // Where there is neither, the system's own choice stays.
-    let _ = set("cubic").or_else(|_| set("reno"));
-    Ok(stream)
-}
-
 /// The peer that receives.
 pub(super) fn receiver(control: &mut Control) -> Result<()> {
-    let (unix, socket, bytes): (bool, PathBuf, u64) = control.hear()?;
-    let mut link: Box<dyn Both> = if unix {
-        let listener = UnixListener::bind(&socket)?;
-        control.say(&0)?;
-        Box::new(large(listener.accept()?.0)?)
-    } else {
-        let listener = TcpListener::bind("127.0.0.1:0")?;
-        control.say(&listener.local_addr()?.port())?;
-        Box::new(unpaced(listener.accept()?.0)?)
-    };
-    let mut payload = vec![0; usize::try_from(bytes)?];
-    loop {
-        match link.read_exact(&mut payload) {
-            // The measurement is over.
-            Err(error) if error.kind() == ErrorKind::UnexpectedEof => return Ok(()),
-            read => read?,
+    let (way, directory, bytes): (Way, PathBuf, u64) = control.hear()?;
+    // It receives when it is told that something comes, so that it never waits for a sender that is gone.
+    match way {
+        Way::Unix | Way::Redis => {
+            let (address, accept) = uds::listen(way.word(), bytes, Path::new(&directory))?;
+            control.say(&address)?;
+            let mut receiver = accept()?;
+            while control.hear_or_end::<()>()?.is_some() {
+                let mut receiving = Receiving::begin();
+                let mut payload = receiver.recv()?;
+                receiving.arrived(Default::default());
+                let sum = sequence::sum(slice(&mut payload));
+                receiver.release()?;
+                control.say(&receiving.consumed(sum, receiver.method()))?;
+            }
         }
-        let arrived = clock::now();
-        let sum = sequence::sum(&payload);
-        let consumed = clock::now();
-        control.say(&Arrival {
-            arrived,
-            consumed,
-            sum,
-            method: 0,
-            copies: 2,
-        })?;
+        Way::Tcp | Way::Http => {
+            let (address, accept) = net::listen(&way.task(bytes, "127.0.0.1:0"))?;
+            control.say(&address)?;
+            let mut receiver = accept()?;
+            while control.hear_or_end::<()>()?.is_some() {
+                let mut receiving = Receiving::begin();
+                let mut payload = receiver.recv()?;
+                receiving.arrived(Default::default());
+                let sum = sequence::sum(slice(&mut payload));
+                control.say(&receiving.consumed(sum, receiver.method()))?;
+            }
+        }
     }
+    Ok(())
 }

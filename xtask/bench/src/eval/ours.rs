@@ -1,14 +1,16 @@
 //! Roadrunner: two functions on WasmEdge, in each of the three modes.
 
-use super::hop::{Arrival, Departure};
+use super::clocked::Clocked;
+use super::hop::{Arrival, Departure, Receiving};
 use crate::functions::{soon, Consumer, Modules, Producer};
 use crate::measure::{Candidate, Watch};
 use crate::peer::{Control, Peer};
-use crate::uds::clock;
 use crate::usage::Watched;
-use anyhow::{Context, Result};
-use roadrunner_core::{Deadline, Delivery, Method, Receipt, Region, Transfer, TransferError};
-use roadrunner_mem::{link, Audience, Policy};
+use anyhow::{bail, Context, Result};
+use roadrunner_core::{
+    Deadline, Delivery, Payload, Receipt, Region, Sink, Transfer, TransferError,
+};
+use roadrunner_mem::{link, Audience, Policy, SlotTransfer};
 use roadrunner_wasmedge::function::Function;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -24,64 +26,88 @@ pub(super) enum Mode {
     Network,
 }
 
+/// How far the functions and the operator go along.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Grade {
+    /// The function has its payload anywhere.
+    Any,
+    /// The function writes into a buffer on loan.
+    Loaned,
+    /// And both functions are of one owner, whose workflow file says so.
+    Trusted,
+}
+
 impl Mode {
     pub(super) const ALL: [Self; 3] = [Self::User, Self::Kernel, Self::Network];
 
-    /// The candidate of functions that produce into buffers on loan, or into buffers of their own.
-    pub(super) fn name(self, loan: bool) -> &'static str {
-        match (self, loan) {
-            (Self::User, true) => "user-loaned",
-            (Self::User, false) => "user",
-            (Self::Kernel, true) => "kernel-loaned",
-            (Self::Kernel, false) => "kernel",
-            (Self::Network, true) => "network-loaned",
-            (Self::Network, false) => "network",
+    /// Those grades that make a difference.
+    pub(super) fn grades(self) -> &'static [Grade] {
+        match self {
+            Self::User | Self::Kernel => &[Grade::Any, Grade::Loaned, Grade::Trusted],
+            Self::Network => &[Grade::Any, Grade::Loaned],
+        }
+    }
+
+    pub(super) fn name(self, grade: Grade) -> &'static str {
+        match (self, grade) {
+            (Self::User, Grade::Any) => "user",
+            (Self::User, Grade::Loaned) => "user-loaned",
+            (Self::User, Grade::Trusted) => "user-trusted",
+            (Self::Kernel, Grade::Any) => "kernel",
+            (Self::Kernel, Grade::Loaned) => "kernel-loaned",
+            (Self::Kernel, Grade::Trusted) => "kernel-trusted",
+            (Self::Network, Grade::Any) => "network",
+            (Self::Network, Grade::Loaned | Grade::Trusted) => "network-loaned",
         }
     }
 }
 
-pub(super) fn candidate(mode: Mode, loan: bool, bytes: u64, modules: &Modules) -> Candidate<'_> {
-    Candidate::new(mode.name(loan), "roadrunner", move || {
-        let audience = Audience::new();
-        let mut from = match mode {
-            Mode::Kernel => Producer::for_audience(modules, audience)?,
-            _ => Producer::new(modules)?,
-        };
-        let (mut outlet, mut answers) = match mode {
-            Mode::User => in_process(modules)?,
-            _ => between_processes(mode, modules, audience)?,
-        };
+pub(super) fn candidate(mode: Mode, grade: Grade, bytes: u64, modules: &Modules) -> Candidate<'_> {
+    Candidate::new(mode.name(grade), "roadrunner", move || {
+        let (mut from, mut outlets, mut answers) = start(mode, grade, 1, modules)?;
+        let (mut outlet, mut answers) = (outlets.remove(0), answers.remove(0));
         let mut watched = Watched::new(answers.process());
         let mut base = 0;
         Ok(move |watch: &mut Watch| {
             base += 1;
             watched.begin()?;
-            let mut departure = Departure::now();
-            let reply = from.produce(bytes, base, loan)?;
+            let mut departure = Departure::begin();
+            let reply = from.produce(bytes, base, grade != Grade::Any)?;
             departure.produced();
             outlet.send(&mut from.function, reply)?;
+            departure.sent();
             from.function.free(reply)?;
             let arrival = answers.next()?;
-            departure.tell(arrival, watch);
+            departure.tell(&arrival, watch);
             watched.end(watch)?;
-            let method = Method::from_code(arrival.method).context("no such method")?;
-            watch.delivered(Receipt::new(bytes, method, arrival.copies));
             watch.verified(arrival.sum == sequence::expected(bytes, base))
         })
     })
 }
 
-/// Lets `consume` have a payload that has arrived in its memory.
-fn consume(to: &mut Consumer, delivery: Delivery) -> Result<Arrival> {
-    let arrived = clock::now();
-    let sum = to.sum(delivery.region())?;
-    Ok(Arrival {
-        arrived,
-        consumed: clock::now(),
-        sum,
-        method: delivery.receipt().method().code(),
-        copies: delivery.receipt().copies(),
-    })
+/// A function that produces, and the ways to `count` functions that consume.
+pub(super) fn start(
+    mode: Mode,
+    grade: Grade,
+    count: u32,
+    modules: &Modules,
+) -> Result<(Producer, Vec<Outlet>, Vec<Answers>)> {
+    // One for all, so that a segment that has been with any of them can go to any of them.
+    let audience = Audience::new();
+    let from = match mode {
+        Mode::Kernel => Producer::for_audience(modules, audience)?,
+        _ => Producer::new(modules)?,
+    };
+    let (mut outlets, mut answers) = (Vec::new(), Vec::new());
+    for _ in 0..count {
+        let (outlet, said) = match mode {
+            Mode::User => in_process(grade, modules)?,
+            _ => between_processes(mode, grade, modules, audience)?,
+        };
+        outlets.push(outlet);
+        answers.push(said);
+    }
+    Ok((from, outlets, answers))
 }
 
 /// A receiver waits for as long as the measurement may take; it ends with the link.
@@ -90,13 +116,14 @@ fn patient() -> Deadline {
 }
 
 /// The sender's end of a link.
-enum Outlet {
+pub(super) enum Outlet {
     Memory(roadrunner_mem::Link),
     Unix(Box<roadrunner_uds::Link>),
     Tcp(Box<roadrunner_splice::Link>),
 }
 
 impl Outlet {
+    /// To one receiver.
     fn send(&mut self, function: &mut Function, reply: Region) -> Result<Receipt, TransferError> {
         let mut given = function.given(reply)?;
         match self {
@@ -105,23 +132,47 @@ impl Outlet {
             Self::Tcp(link) => link.send(given.payload()?, soon()),
         }
     }
+
+    /// To many, all in this process, or all in others of this host, or all elsewhere.
+    pub(super) fn send_to_all(
+        outlets: &mut [Self],
+        function: &mut Function,
+        reply: Region,
+    ) -> Result<()> {
+        // In one process, and between processes of one host, all of them see the same pages.
+        let shared = match outlets.first() {
+            Some(Self::Tcp(_)) | None => None,
+            Some(Self::Memory(_) | Self::Unix(_)) => Some(function.given(reply)?.share()?),
+        };
+        for outlet in outlets {
+            match (outlet, &shared) {
+                (Self::Memory(link), Some(shared)) => link.send_shared(shared, soon())?,
+                (Self::Unix(link), Some(shared)) => link.send_shared(shared, soon())?,
+                (Self::Tcp(link), _) => {
+                    link.send(Payload::kept(function.memory(), reply)?, soon())?
+                }
+                (Self::Memory(_) | Self::Unix(_), None) => bail!("not all receivers are alike"),
+            };
+        }
+        Ok(())
+    }
 }
 
 /// What the receiver's side says.
-enum Answers {
+pub(super) enum Answers {
     Thread(mpsc::Receiver<Arrival>),
     Process(Box<Peer>),
 }
 
 impl Answers {
-    fn next(&mut self) -> Result<Arrival> {
+    pub(super) fn next(&mut self) -> Result<Arrival> {
         match self {
             Self::Thread(answers) => answers.recv().context("the receiver is gone"),
             Self::Process(peer) => peer.control.hear(),
         }
     }
 
-    fn process(&self) -> Option<u32> {
+    pub(super) fn process(&self) -> Option<u32> {
         match self {
             Self::Thread(_) => None,
             Self::Process(peer) => Some(peer.id()),
@@ -130,38 +181,31 @@ impl Answers {
 }
 
 /// A function on a thread of its own, which ends with the link.
-pub(super) fn consume_on_thread(
-    modules: &Modules,
-    mut link: roadrunner_mem::Link,
-    say: mpsc::Sender<Arrival>,
-) -> Result<()> {
+fn in_process(grade: Grade, modules: &Modules) -> Result<(Outlet, Answers)> {
+    let mut policy = Policy::default();
+    policy.trusted = grade == Grade::Trusted;
+    let (here, mut there) = link(policy);
+    let (say, answers) = mpsc::channel();
     let mut to = Consumer::new(modules)?;
     thread::spawn(move || {
-        while let Ok(delivery) = to.function.receive(&mut link, patient()) {
-            match consume(&mut to, delivery) {
-                Ok(arrival) if say.send(arrival).is_ok() => {}
-                _ => return,
+        while let Ok(arrival) = receive_slot(&mut to, &mut there) {
+            if say.send(arrival).is_err() {
+                return;
             }
         }
     });
-    Ok(())
-}
-
-fn in_process(modules: &Modules) -> Result<(Outlet, Answers)> {
-    let (here, there) = link(Policy::default());
-    let (say, answers) = mpsc::channel();
-    consume_on_thread(modules, there, say)?;
     Ok((Outlet::Memory(here), Answers::Thread(answers)))
 }
 
 fn between_processes(
     mode: Mode,
+    grade: Grade,
     modules: &Modules,
     audience: Audience,
 ) -> Result<(Outlet, Answers)> {
     let mut peer = Peer::start("eval.consume")?;
     peer.control
-        .say(&(mode, &modules.produce, &modules.consume))?;
+        .say(&(mode, grade, &modules.produce, &modules.consume))?;
     let address: String = peer.control.hear()?;
     let outlet = match mode {
         Mode::Network => {
@@ -170,7 +214,7 @@ fn between_processes(
             Outlet::Tcp(Box::new(link))
         }
         _ => {
-            let options = roadrunner_uds::Options::default().audience(audience);
+            let options = local(grade).audience(audience);
             let link = roadrunner_uds::connect(&address.parse()?, "measured", &options, soon())?;
             Outlet::Unix(Box::new(link))
         }
@@ -178,48 +222,72 @@ fn between_processes(
     Ok((outlet, Answers::Process(Box::new(peer))))
 }
 
+fn local(grade: Grade) -> roadrunner_uds::Options {
+    roadrunner_uds::Options::default()
+        .slots(true)
+        .trusted(grade == Grade::Trusted)
+}
+
+/// The next payload, by a link that may map it.
+fn receive_slot(to: &mut Consumer, link: &mut impl SlotTransfer) -> Result<Arrival, TransferError> {
+    let mut link = Clocked::new(link);
+    let mut receiving = Receiving::begin();
+    let delivery = to.function.receive(&mut link, patient())?;
+    receiving.arrived(link.allocated);
+    consumed(to, receiving, delivery)
+}
+
+/// The next payload, by any link.
+fn receive(to: &mut Consumer, link: &mut impl Transfer) -> Result<Arrival, TransferError> {
+    let mut link = Clocked::new(link);
+    let mut receiving = Receiving::begin();
+    let delivery = link.recv(&mut to.function, patient())?;
+    receiving.arrived(link.allocated);
+    consumed(to, receiving, delivery)
+}
+
+/// Lets `consume` have a payload that has arrived in its memory.
+fn consumed(
+    to: &mut Consumer,
+    receiving: Receiving,
+    delivery: Delivery,
+) -> Result<Arrival, TransferError> {
+    let sum = to.sum(delivery.region());
+    let sum = sum.map_err(|error| TransferError::Sink(error.into()))?;
+    Ok(receiving.consumed(sum, delivery.receipt().method().name()))
+}
+
 /// The peer that receives.
 pub(super) fn consumer(control: &mut Control) -> Result<()> {
-    let (mode, produce, consume_module): (Mode, PathBuf, PathBuf) = control.hear()?;
-    let mut to = Consumer::new(&Modules {
-        produce,
-        consume: consume_module,
-    })?;
+    let (mode, grade, produce, consume): (Mode, Grade, PathBuf, PathBuf) = control.hear()?;
+    let mut to = Consumer::new(&Modules { produce, consume })?;
     match mode {
         Mode::Network => {
             let options = roadrunner_splice::Options::default();
             let mut listener = roadrunner_splice::Listener::bind("127.0.0.1:0", options)?;
             control.say(&listener.address().to_string())?;
             let mut link = listener.accept(soon())?;
-            receive(control, &mut to, |to| {
-                link.recv(&mut to.function, patient())
-            })
+            answer(control, || receive(&mut to, &mut link))
         }
         _ => {
             let address = format!("@roadrunner-bench-{}", std::process::id());
-            let options = roadrunner_uds::Options::default().slots(true);
-            let mut listener = roadrunner_uds::Listener::bind(address.parse()?, options)?;
+            let mut listener = roadrunner_uds::Listener::bind(address.parse()?, local(grade))?;
             control.say(&address)?;
             let mut link = listener.accept(soon())?;
-            receive(control, &mut to, |to| {
-                to.function.receive(&mut link, patient())
-            })
+            answer(control, || receive_slot(&mut to, &mut link))
         }
     }
 }
 
-fn receive(
+fn answer(
     control: &mut Control,
-    to: &mut Consumer,
-    mut next: impl FnMut(&mut Consumer) -> Result<Delivery, TransferError>,
+    mut next: impl FnMut() -> Result<Arrival, TransferError>,
 ) -> Result<()> {
     loop {
-        let delivery = match next(to) {
+        match next() {
             // The measurement is over.
             Err(TransferError::PeerClosed | TransferError::Closed) => return Ok(()),
-            received => received?,
-        };
-        let arrival = consume(to, delivery)?;
-        control.say(&arrival)?;
+            arrival => control.say(&arrival?)?,
+        }
     }
 }

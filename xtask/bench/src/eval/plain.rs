@@ -3,12 +3,15 @@
 use super::wasi::{config, wasmedge};
 use anyhow::{ensure, Result};
 use std::path::Path;
+use std::time::{Duration, Instant};
 use wasmedge_sys::{
     AsInstance, Executor, Instance, Loader, Store, Validator, WasiModule, WasmValue,
 };
 
 /// An instance of `plain.wasm`.
 pub(super) struct Plain {
+    /// What finding room for the last payload took.
+    pub(super) placed: Duration,
     instance: Instance,
     executor: Executor,
     _store: Store,
@@ -35,6 +38,7 @@ impl Plain {
             .register_active_module(&mut store, &module)
             .map_err(wasmedge)?;
         Ok(Self {
+            placed: Duration::ZERO,
             instance,
             executor,
             _store: store,
@@ -66,7 +70,9 @@ impl Plain {
 
     /// What `memory.write` of the SDK does, into a buffer that the function has made room for.
     pub(super) fn write(&mut self, payload: Vec<u8>) -> Result<()> {
+        let asked = Instant::now();
         let place = self.place(payload.len() as u64)?;
+        self.placed = asked.elapsed();
         let mut memory = self.instance.get_memory_mut("memory").map_err(wasmedge)?;
         memory.set_data(payload, place).map_err(wasmedge)
     }

@@ -1,10 +1,9 @@
 //! The ways of the published prototype: payloads leave and enter memories through the SDK, by way of a `Vec`.
 
-use super::hop::{Arrival, Departure};
+use super::hop::{Arrival, Departure, Receiving};
 use super::plain::Plain;
 use crate::measure::{Candidate, Watch};
 use crate::peer::{Control, Peer};
-use crate::uds::clock;
 use crate::usage::Watched;
 use anyhow::{bail, Context, Result};
 use nix::fcntl::{splice, vmsplice, SpliceFFlags};
@@ -25,24 +24,17 @@ pub(super) fn user(bytes: u64, module: &Path) -> Candidate<'_> {
         let mut base = 0;
         Ok(move |watch: &mut Watch| {
             base += 1;
-            let mut departure = Departure::now();
+            let mut departure = Departure::begin();
             let place = from.produce(bytes, base)?;
             departure.produced();
-            to.write(from.read(place, bytes)?)?;
-            let arrived = clock::now();
-            let same = to.sum()? == sequence::expected(bytes, base);
-            let consumed = clock::now();
-            departure.tell(
-                Arrival {
-                    arrived,
-                    consumed,
-                    sum: 0,
-                    method: 0,
-                    copies: 2,
-                },
-                watch,
-            );
-            watch.delivered_by("get_data+set_data", 1);
+            let payload = from.read(place, bytes)?;
+            departure.sent();
+            let mut receiving = Receiving::begin();
+            to.write(payload)?;
+            receiving.arrived(to.placed);
+            let sum = to.sum()?;
+            departure.tell(&receiving.consumed(sum, "get_data+set_data"), watch);
+            let same = sum == sequence::expected(bytes, base);
             watch.verified(same)
         })
     })
@@ -76,7 +68,7 @@ pub(super) fn between(way: Way, bytes: u64, module: &Path) -> Candidate<'_> {
             let _kept = &directory;
             base += 1;
             watched.begin()?;
-            let mut departure = Departure::now();
+            let mut departure = Departure::begin();
             let place = from.produce(bytes, base)?;
             departure.produced();
             let payload = from.read(place, bytes)?;
@@ -88,10 +80,10 @@ pub(super) fn between(way: Way, bytes: u64, module: &Path) -> Candidate<'_> {
                 }
                 Way::Network => spliced(&payload, &TcpStream::connect(("127.0.0.1", port))?)?,
             }
+            departure.sent();
             let arrival: Arrival = peer.control.hear()?;
-            departure.tell(arrival, watch);
+            departure.tell(&arrival, watch);
             watched.end(watch)?;
-            watch.delivered_by(name, 1);
             watch.verified(arrival.sum == sequence::expected(bytes, base))
         })
     })
@@ -135,21 +127,21 @@ pub(super) fn receiver(control: &mut Control) -> Result<()> {
         Box::new(move || Ok(Box::new(listener.accept()?.0)))
     };
     loop {
+        let mut stream = accept()?;
+        let mut receiving = Receiving::begin();
         let mut payload = Vec::new();
-        accept()?.read_to_end(&mut payload)?;
+        stream.read_to_end(&mut payload)?;
         if payload.len() as u64 != bytes {
             bail!("{} bytes came", payload.len());
         }
         function.write(payload)?;
-        let arrived = clock::now();
+        receiving.arrived(function.placed);
         let sum = function.sum()?;
-        let consumed = clock::now();
-        control.say(&Arrival {
-            arrived,
-            consumed,
-            sum,
-            method: 0,
-            copies: 4,
-        })?;
+        let method = if kernel {
+            "write+set_data"
+        } else {
+            "splice+set_data"
+        };
+        control.say(&receiving.consumed(sum, method))?;
     }
 }

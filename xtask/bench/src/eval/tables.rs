@@ -1,10 +1,10 @@
 //! The evaluation as CSV files in the shape of the published ones: a line for each size or number of receivers, a column
 //! for each candidate, seconds and megabytes.
 
+use super::groups::SUMMARY;
 use super::hop::HOP;
-use super::published;
 use super::{FANOUT, SEQUENTIAL};
-use crate::results::{Results, Row};
+use crate::results::{time, Results, Row};
 use anyhow::{Context, Result};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -14,7 +14,7 @@ use std::path::Path;
 type Value = fn(&Row) -> Option<f64>;
 
 /// Name of the file, experiment, what the lines are, and what is in them.
-const TABLES: [(&str, &str, Value); 9] = [
+const TABLES: [(&str, &str, Value); 11] = [
     ("sequential-latency.csv", SEQUENTIAL, |row| {
         Some(row.phases.get(HOP)?.p50_ns / 1e9)
     }),
@@ -39,12 +39,21 @@ const TABLES: [(&str, &str, Value); 9] = [
     ("fanout-throughput.csv", FANOUT, |row| {
         Some(f64::from(row.fanout) * 1e9 / row.p50_ns)
     }),
+    ("fanout-cpu-user.csv", FANOUT, |row| {
+        Some(row.cpu_user_ns / 1e9)
+    }),
+    ("fanout-cpu-kernel.csv", FANOUT, |row| {
+        Some(row.cpu_sys_ns / 1e9)
+    }),
     ("fanout-ram.csv", FANOUT, |row| {
         Some(row.peak_rss_bytes as f64 / 1e6)
     }),
 ];
 
-/// Writes those that there are figures for.
+/// Payloads of the summary, in bytes.
+const SUMMARY_SIZES: [u64; 3] = [1_000_000, 100_000_000, 500_000_000];
+
+/// Writes those that there are figures for, and a summary for a README.
 ///
 /// # Errors
 /// If one cannot be written.
@@ -56,7 +65,47 @@ pub(crate) fn write(results: &Results, directory: &Path) -> Result<()> {
         let file = directory.join(name);
         fs::write(&file, table).with_context(|| format!("writing {}", file.display()))?;
     }
+    if let Some(summary) = summary(results) {
+        let file = directory.join("summary.md");
+        fs::write(&file, summary).with_context(|| format!("writing {}", file.display()))?;
+    }
     Ok(())
+}
+
+/// The hop alone, at a few sizes, with what a round of the largest takes besides.
+fn summary(results: &Results) -> Option<String> {
+    let row = |candidate: &str, bytes: u64| {
+        let mut rows = results.rows.iter();
+        rows.find(|row| {
+            (row.experiment.as_str(), row.candidate.as_str(), row.bytes)
+                == (SEQUENTIAL, candidate, bytes)
+        })
+    };
+    let mut text = "|".to_owned();
+    for bytes in SUMMARY_SIZES {
+        text += &format!(" | {} MB", bytes / 1_000_000);
+    }
+    text += " | processor time, 100 MB | memory, 100 MB |\n|---|";
+    text += &"---:|".repeat(SUMMARY_SIZES.len() + 2);
+    for candidate in SUMMARY.candidates {
+        let Some(large) = row(candidate, SUMMARY_SIZES[1]) else {
+            continue;
+        };
+        text += &format!("\n| {candidate} |");
+        for bytes in SUMMARY_SIZES {
+            let hop = row(candidate, bytes).and_then(|row| row.phases.get(HOP));
+            let hop = hop.map_or_else(|| "-".to_owned(), |hop| time(hop.p50_ns));
+            text += &format!(" {hop} |");
+        }
+        let memory = large.footprint_bytes.unwrap_or(large.peak_rss_bytes);
+        text += &format!(
+            " {} | {:.0} MB |",
+            time(large.cpu_user_ns + large.cpu_sys_ns),
+            memory as f64 / 1e6
+        );
+    }
+    let any = results.rows.iter().any(|row| row.experiment == SEQUENTIAL);
+    any.then_some(text + "\n")
 }
 
 fn table(results: &Results, experiment: &str, value: Value) -> Option<String> {
@@ -96,15 +145,6 @@ fn table(results: &Results, experiment: &str, value: Value) -> Option<String> {
     Some(text)
 }
 
-/// The published curves that belong to a plot of the hop's latency over size: name, and pairs of bytes and seconds.
-pub(crate) fn published_curves() -> impl Iterator<Item = (String, Vec<(f64, f64)>)> {
-    published::SEQUENTIAL.into_iter().map(|(name, column)| {
-        let points = published::MEGABYTES.into_iter().zip(column);
-        let points = points.map(|(megabytes, seconds)| (megabytes * 1e6, seconds));
-        (format!("published: {name}"), points.collect())
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -118,13 +158,5 @@ mod tests {
         write(&results, directory.path()).expect("written");
         let files = fs::read_dir(directory.path()).expect("there").count();
         assert_eq!(files, 0);
-    }
-
-    #[test]
-    fn published_curves_have_a_point_for_each_size() {
-        for (name, points) in published_curves() {
-            assert_eq!(points.len(), published::MEGABYTES.len(), "{name}");
-            assert!(points.windows(2).all(|two| two[0].0 < two[1].0), "{name}");
-        }
     }
 }

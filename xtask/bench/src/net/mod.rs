@@ -12,7 +12,7 @@ mod pairs;
 mod part;
 mod ping;
 mod rounds;
-mod ways;
+pub(crate) mod ways;
 
 use crate::bench::Bench;
 use crate::peer::Peers;

@@ -11,11 +11,11 @@ use std::time::Duration;
 
 /// What a process is to do.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(super) struct Task {
-    pub(super) way: String,
-    pub(super) bytes: u64,
+pub(crate) struct Task {
+    pub(crate) way: String,
+    pub(crate) bytes: u64,
     /// Where to listen, or where the receiver is.
-    pub(super) address: String,
+    pub(crate) address: String,
 }
 
 /// Payloads of one round.

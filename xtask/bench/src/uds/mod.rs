@@ -13,7 +13,7 @@ mod pingpong;
 mod places;
 mod rounds;
 pub(crate) mod sys;
-mod ways;
+pub(crate) mod ways;
 
 use crate::bench::Bench;
 use crate::peer::Peers;

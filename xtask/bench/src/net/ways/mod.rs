@@ -5,7 +5,7 @@ mod http;
 pub(super) mod ours;
 pub(super) mod tcp;
 
-use super::part::Task;
+pub(crate) use super::part::Task;
 use super::ping::Talks;
 use super::TCP;
 use anyhow::Result;
@@ -13,28 +13,28 @@ use roadrunner_core::{Deadline, Span};
 use std::time::Duration;
 
 /// The process that sends.
-pub(super) trait Sends {
+pub(crate) trait Sends {
     /// Where the function is to write its next payload.
     fn place(&mut self) -> Result<Span<'_>>;
     fn send(&mut self) -> Result<()>;
 }
 
 /// The process that receives.
-pub(super) trait Receives {
+pub(crate) trait Receives {
     /// The next payload, in linear memory.
     fn recv(&mut self) -> Result<Span<'_>>;
     /// How the last one came.
     fn method(&self) -> String;
 }
 
-type Accepts<T> = Box<dyn FnOnce() -> Result<Box<T>>>;
+pub(crate) type Accepts<T> = Box<dyn FnOnce() -> Result<Box<T>>>;
 
 /// Where the receiver listens, and what to do once the sender has been told.
-pub(super) type Listens = (String, Accepts<dyn Receives>);
+pub(crate) type Listens = (String, Accepts<dyn Receives>);
 /// The same for small payloads to and fro.
 pub(super) type ListensToTalk = (String, Accepts<dyn Talks>);
 
-pub(super) fn listen(task: &Task) -> Result<Listens> {
+pub(crate) fn listen(task: &Task) -> Result<Listens> {
     match task.way.as_str() {
         #[cfg(feature = "peers")]
         super::HTTP => http::listen(task),
@@ -43,7 +43,7 @@ pub(super) fn listen(task: &Task) -> Result<Listens> {
     }
 }
 
-pub(super) fn connect(task: &Task) -> Result<Box<dyn Sends>> {
+pub(crate) fn connect(task: &Task) -> Result<Box<dyn Sends>> {
     match task.way.as_str() {
         #[cfg(feature = "peers")]
         super::HTTP => http::connect(task),

@@ -5,7 +5,7 @@ mod iceoryx;
 #[cfg(feature = "peers")]
 mod ipc;
 pub(super) mod ours;
-pub(super) mod redis;
+pub(crate) mod redis;
 mod socket;
 
 use anyhow::{bail, Result};
@@ -13,14 +13,14 @@ use roadrunner_core::Span;
 use std::path::Path;
 
 /// The process that sends.
-pub(super) trait Sends {
+pub(crate) trait Sends {
     /// Where the function is to write its next payload.
     fn place(&mut self) -> Result<Span<'_>>;
     fn send(&mut self) -> Result<()>;
 }
 
 /// The process that receives.
-pub(super) trait Receives {
+pub(crate) trait Receives {
     /// The next payload, in the function's memory.
     fn recv(&mut self) -> Result<Span<'_>>;
     /// The function is done with it.
@@ -32,10 +32,10 @@ pub(super) trait Receives {
 }
 
 /// Waits for a sender.
-pub(super) type Accepts = Box<dyn FnOnce() -> Result<Box<dyn Receives>>>;
+pub(crate) type Accepts = Box<dyn FnOnce() -> Result<Box<dyn Receives>>>;
 
 /// One end that waits for the other: its address, and what takes the other in.
-pub(super) fn listen(way: &str, bytes: u64, directory: &Path) -> Result<(String, Accepts)> {
+pub(crate) fn listen(way: &str, bytes: u64, directory: &Path) -> Result<(String, Accepts)> {
     match way.split_once('-').unwrap_or((way, "")) {
         ("uds", way) => ours::listen(way, bytes, directory),
         ("socket", tuned) => socket::listen(tuned, bytes, directory),
@@ -48,7 +48,7 @@ pub(super) fn listen(way: &str, bytes: u64, directory: &Path) -> Result<(String,
     }
 }
 
-pub(super) fn connect(way: &str, bytes: u64, address: &str) -> Result<Box<dyn Sends>> {
+pub(crate) fn connect(way: &str, bytes: u64, address: &str) -> Result<Box<dyn Sends>> {
     match way.split_once('-').unwrap_or((way, "")) {
         ("uds", way) => ours::connect(way, bytes, address),
         ("socket", tuned) => socket::connect(tuned, bytes, address),

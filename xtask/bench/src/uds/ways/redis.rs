@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 const AHEAD: usize = 8 << 10;
 
 /// Why it cannot be measured here, if it cannot.
-pub(in crate::uds) fn missing() -> Option<String> {
+pub(crate) fn missing() -> Option<String> {
     let version = Command::new("redis-server")
         .arg("--version")
         .stdout(Stdio::null())
@@ -51,6 +51,7 @@ pub(super) fn listen(bytes: u64, directory: &Path) -> Result<(String, Accepts)> 
         .current_dir(directory)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
+        .stderr(Stdio::null())
         .spawn()
         .context("starting redis-server")?;
     let server = Server(server);
