@@ -349,7 +349,12 @@ pub fn pair(name: &str, options: &Options) -> Result<(Link, Link), TransferError
     let (limit, deadline) = (options.limit_bytes(), Deadline::after(PAIR_TIMEOUT));
     // Either end waits for the other's hello.
     thread::scope(|scope| {
-        let other = scope.spawn(|| Link::accept(b, limit, deadline));
+        let other = thread::Builder::new()
+            .spawn_scoped(scope, || Link::accept(b, limit, deadline))
+            .map_err(|source| TransferError::Io {
+                doing: "start a thread for the other end of a pair",
+                source,
+            })?;
         let one = Link::connect(a, name, limit, deadline);
         let other = other.join().unwrap_or(Err(TransferError::Broken));
         Ok((one?, other?))

@@ -1,8 +1,12 @@
-//! Runs on a system that has no descriptors, or no addresses, left: a run is whole, or says why it is not and leaves nothing.
+//! Runs on a system that has no descriptors or no addresses left, or whose calls fail: a run is whole, or says why it is not
+//! and leaves nothing.
 
 mod support;
 
-use std::path::Path;
+use nix::errno::Errno;
+use roadrunner_core::testing::skipped;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use support::{echo, names, Bench, MODES};
 
@@ -85,4 +89,90 @@ fn runs_without_enough_descriptors() {
 #[test]
 fn runs_without_enough_addresses() {
     squeeze((1..=64).step_by(7).map(|gib| format!("-v {}", gib << 20)));
+}
+
+/// Calls of the program's own, and how each may fail.
+const CALLS: [(&str, &[Errno]); 13] = [
+    ("mmap", &[Errno::ENOMEM]),
+    ("mremap", &[Errno::ENOMEM, Errno::EAGAIN]),
+    ("madvise", &[Errno::ENOMEM]),
+    ("memfd_create", &[Errno::EMFILE, Errno::ENOMEM]),
+    ("ftruncate", &[Errno::ENOSPC]),
+    ("socketpair", &[Errno::EMFILE]),
+    ("pipe2", &[Errno::EMFILE]),
+    ("splice", &[Errno::ENOMEM]),
+    ("vmsplice", &[Errno::ENOMEM]),
+    ("sendmsg", &[Errno::ENOBUFS]),
+    ("recvmsg", &[Errno::ENOMEM]),
+    ("eventfd", &[Errno::EMFILE]),
+    ("pthread_create", &[Errno::EAGAIN]),
+];
+
+/// The library that lets calls fail, if there is a compiler for it.
+fn failing(bench: &Bench) -> Option<PathBuf> {
+    let library = bench.path("failing.so");
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support/failing.c");
+    let built = Command::new("cc")
+        .args(["-shared", "-fPIC", "-O1", "-o"])
+        .args([&library, &source])
+        .arg("-ldl")
+        .status();
+    built
+        .is_ok_and(|status| status.success())
+        .then_some(library)
+}
+
+#[test]
+fn runs_whose_calls_fail() {
+    let bench = bench();
+    let Some(library) = failing(&bench) else {
+        skipped(
+            "calls that fail beneath a whole run",
+            "there is no C compiler `cc`",
+        );
+        return;
+    };
+    // Threads and exchanges of pages are user mode's, sockets and segments those between processes.
+    for (mode, most) in [("user", 6), ("kernel", 3)] {
+        let counts = bench.path("counts");
+        let mut command = bench.command(mode);
+        command.env("LD_PRELOAD", &library);
+        let counting = command.env("ROADRUNNER_COUNTS", &counts).output();
+        assert!(
+            check(&bench, mode, &counting.expect("it starts")),
+            "nothing fails"
+        );
+        // Of the process that makes most of them.
+        let mut made = BTreeMap::new();
+        for line in std::fs::read_to_string(&counts).expect("counted").lines() {
+            let (call, count) = line.split_once(' ').expect("two words");
+            let count: u64 = count.parse().expect("a number");
+            let before = made.entry(call.to_owned()).or_insert(0);
+            *before = count.max(*before);
+        }
+        std::fs::remove_file(&counts).expect("there");
+        assert!(
+            made["mremap"] > 0,
+            "{mode}: no pages change hands, or the calls get past: {made:?}"
+        );
+        let (mut runs, mut whole) = (0, 0);
+        for (call, errors) in CALLS {
+            let count = made[call];
+            let some = (0..count).step_by(count.div_ceil(most).max(1) as usize);
+            let once = some.map(|nth| (nth, 1));
+            // From the first on: there is none at all.
+            for (nth, once) in once.chain((count > 0).then_some((0, 0))) {
+                for error in errors {
+                    let plan = format!("{call} {nth} {} {once}", *error as i32);
+                    let mut command = bench.command(mode);
+                    command.env("LD_PRELOAD", &library);
+                    let output = command.env("ROADRUNNER_FAIL", &plan).output();
+                    let label = format!("{mode}, ROADRUNNER_FAIL=\"{plan}\"");
+                    runs += 1;
+                    whole += u32::from(check(&bench, &label, &output.expect("it starts")));
+                }
+            }
+        }
+        println!("{mode}: {whole} runs of {runs} were whole, with {made:?}");
+    }
 }

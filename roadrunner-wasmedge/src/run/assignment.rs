@@ -78,12 +78,19 @@ pub fn serve_worker() -> bool {
     well
 }
 
+fn on_a_thread(work: impl FnOnce() + Send + 'static) -> Result<(), Failure> {
+    let thread = std::thread::Builder::new().spawn(work);
+    thread
+        .map(drop)
+        .map_err(|error| Failure::new(format!("no thread: {error}")))
+}
+
 fn serve(emit: &Emit) -> Result<(), Failure> {
     let mut lines = BufReader::new(std::io::stdin()).lines();
     let work = match next_line(&mut lines)? {
         Assignment::Work(work) => *work,
         Assignment::Prepare { module, cache } => {
-            std::thread::spawn(move || watch(lines));
+            on_a_thread(move || watch(lines))?;
             return match Module::load(&module, cache.as_deref()) {
                 Ok(_) => Ok(()),
                 Err(error) => Err(Failure::new(error.to_string())),
@@ -114,7 +121,7 @@ fn serve(emit: &Emit) -> Result<(), Failure> {
         address: gate.address(),
     });
     let start: Start = next_line(&mut lines)?;
-    std::thread::spawn(move || watch(lines));
+    on_a_thread(move || watch(lines))?;
     let mut outlets = Vec::new();
     for to in &task.successors {
         let address = start

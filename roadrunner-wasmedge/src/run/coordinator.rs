@@ -362,11 +362,19 @@ fn load_modules<'a>(
     std::thread::scope(|scope| {
         let loading: Vec<_> = paths
             .into_iter()
-            .map(|path| (path, scope.spawn(move || Module::load(path, cache))))
+            .map(|path| {
+                let load = move || Module::load(path, cache);
+                (path, std::thread::Builder::new().spawn_scoped(scope, load))
+            })
             .collect();
         loading
             .into_iter()
-            .map(|(path, thread)| match thread.join() {
+            // Where there is no thread for it, one after the other.
+            .map(|(path, thread)| {
+                let load = |_| Ok(Module::load(path, cache));
+                (path, thread.map_or_else(load, |thread| thread.join()))
+            })
+            .map(|(path, loaded)| match loaded {
                 Ok(Ok(module)) => Ok((path, module)),
                 Ok(Err(error)) => Err(RunError::new(error.to_string())),
                 Err(_) => Err(RunError::new(format!(

@@ -41,15 +41,17 @@ impl WorkerProcess {
             .spawn()?;
         let (input, output) = (child.stdin.take(), child.stdout.take());
         let child = Arc::new(Mutex::new(child));
-        let reader = output.map(|output| {
-            let child = child.clone();
-            std::thread::spawn(move || follow(output, &child, &report))
-        });
-        Ok(Self {
-            child,
+        let mut process = Self {
+            child: child.clone(),
             input,
-            reader,
-        })
+            reader: None,
+        };
+        if let Some(output) = output {
+            let reader = move || follow(output, &child, &report);
+            // Without it the process is of no use, and ends here.
+            process.reader = Some(std::thread::Builder::new().spawn(reader)?);
+        }
+        Ok(process)
     }
 
     /// Passes it a line.

@@ -590,11 +590,16 @@ pub fn check_hosts(workflow: &Workflow, secret: Option<&tcp::Secret>) -> Result<
     let problems: Vec<_> = std::thread::scope(|scope| {
         let asking: Vec<_> = hosts
             .iter()
-            .map(|host| (host, scope.spawn(|| ask(host))))
+            .map(|host| {
+                let thread = std::thread::Builder::new().spawn_scoped(scope, || ask(host));
+                (host, thread)
+            })
             .collect();
         asking
             .into_iter()
-            .filter_map(|(host, thread)| match thread.join() {
+            // Where there is no thread for it, one after the other.
+            .map(|(host, thread)| (host, thread.map_or_else(|_| Ok(ask(host)), |it| it.join())))
+            .filter_map(|(host, asked)| match asked {
                 Ok(Ok(())) => None,
                 Ok(Err(reason)) => Some(format!("host {host}: {reason}")),
                 Err(_) => Some(format!("host {host}: asking it panicked")),
