@@ -252,8 +252,9 @@ impl Shared {
         self.desk.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// One line, whatever is in it that others said.
     fn log(&self, line: &str) {
-        (self.options.log)(line);
+        (self.options.log)(&line.replace(char::is_control, "\u{fffd}"));
     }
 
     /// Whether one more run may begin; it counts from now on.

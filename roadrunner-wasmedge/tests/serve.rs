@@ -7,11 +7,12 @@ use nix::sys::signal::{kill, Signal};
 use nix::unistd::Pid;
 use roadrunner_core::{Deadline, HostMemory, Payload, Transfer, TransferError};
 use roadrunner_splice::{connect, Link, Listener, Options, Secret};
+use sha2::{Digest, Sha256};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use support::server::{chain, Server, PATIENCE, SECRET};
 use support::{echo, module, Bench};
 
@@ -488,6 +489,19 @@ fn an_insider_who_lies_is_refused_and_leaves_nothing() {
         assert!(answer.contains(words), "{words}: {answer}");
         server.is_clean();
     }
+    // Nobody writes lines of his own into the log, nor to its terminal.
+    let mut link = insider(&server, NAME);
+    let forged = order("a.wat", "\\nrun 7: done\\u001b[2J").to_vec();
+    say(&mut link, &forged).expect("heard");
+    assert!(hear(&mut link).expect("welcome").contains("welcome"));
+    say(&mut link, b"B\0\0\0\x0012345678").expect("heard");
+    say(&mut link, b"B\xff\xff\xff\xff1234").expect("heard");
+    assert!(hear(&mut link).expect("an answer").contains("SHA-256"));
+    let line = server.hears("run 7: done");
+    assert!(
+        line.starts_with("refused") && !line.contains('\u{1b}'),
+        "{line:?}"
+    );
     // Another version, and one that has nothing to say.
     let mut link = insider(&server, "roadrunner-run-2");
     assert_eq!(hear(&mut link), None);
@@ -495,6 +509,66 @@ fn an_insider_who_lies_is_refused_and_leaves_nothing() {
     drop(insider(&server, NAME));
     let bench = bench(&[("a", echo(), Some(&server.address))]);
     goes_well(&bench);
+    assert_eq!(server.stop(), Some(0));
+}
+
+/// A run of the function `a` that echoes, ordered by an insider, all of which has been sent.
+fn ordered(server: &Server, milliseconds_left: &str) -> Link {
+    let module = echo();
+    let mut sha256 = String::new();
+    for byte in Sha256::digest(&module) {
+        sha256 += &format!("{byte:02x}");
+    }
+    let order = String::from_utf8(order(&"1".repeat(64), &sha256)).expect("text");
+    let order = order
+        .replace("\"bytes\":8", &format!("\"bytes\":{}", module.len()))
+        .replace("9000", milliseconds_left);
+    let mut link = insider(server, NAME);
+    say(&mut link, order.as_bytes()).expect("heard");
+    assert!(hear(&mut link).expect("welcome").contains("welcome"));
+    say(&mut link, &[b"B\0\0\0\0", module.as_bytes()].concat()).expect("heard");
+    say(&mut link, b"B\xff\xff\xff\xff1234").expect("heard");
+    link
+}
+
+#[test]
+fn an_insider_who_never_stops_talking_does_not_put_the_deadline_off() {
+    let server = Server::start(&[]);
+    let mut link = ordered(&server, "1000");
+    let began = Instant::now();
+    let (mut beat, mut memory) = (
+        HostMemory::from(&b"J{\"order\":\"beat\",\"at\":1}"[..]),
+        HostMemory::new(),
+    );
+    let region = beat.region();
+    let ended = |began: Instant| {
+        assert!(
+            began.elapsed() < Duration::from_secs(30),
+            "it is still heard"
+        );
+    };
+    // As fast as it is heard, and it hears the answers.
+    loop {
+        let payload = Payload::kept(&mut beat, region).expect("inside");
+        match link.try_send(payload) {
+            Ok(Some(_)) => continue,
+            Ok(None) => {}
+            Err(_) => break,
+        }
+        match link.try_recv(&mut memory) {
+            Ok(_) => ended(began),
+            Err(_) => break,
+        }
+    }
+    server.is_clean();
+
+    // Nor does one keep the server with what no worker reads.
+    let mut link = ordered(&server, "60000");
+    for _ in 0..2 {
+        say(&mut link, b"J{\"order\":\"start\",\"addresses\":[]}").expect("heard");
+    }
+    server.hears("a second start");
+    server.is_clean();
     assert_eq!(server.stop(), Some(0));
 }
 

@@ -136,7 +136,8 @@ impl Visit {
     fn hang_up(&self) {
         self.control.close();
         let until = Instant::now() + Duration::from_secs(2);
-        while let Ok(Some(_)) = self.control.next::<Order>(until) {}
+        // Whatever it still says, and however much of it.
+        while Instant::now() < until && matches!(self.control.next::<Order>(until), Ok(Some(_))) {}
     }
 
     /// Hosts the run until it ends, and removes all of it.
@@ -293,20 +294,32 @@ impl Visit {
     fn follow(&self, crew: &Crew, deadline: Deadline) -> Result<(), String> {
         let end = deadline.instant() + LAST_WORDS;
         let mut last = Instant::now();
+        let mut started = false;
         loop {
-            match self.control.next(end.min(last + SILENCE)) {
+            let said = self.control.next(end.min(last + SILENCE));
+            // Also for one that never stops talking.
+            if Instant::now() >= end {
+                return Err("its deadline passed".to_owned());
+            }
+            match said {
                 Ok(Some(Message::Said(order))) => {
                     last = Instant::now();
                     match order {
                         Order::Beat { at } => self.answer(at),
-                        Order::Start { addresses } => crew.start(addresses),
+                        // Once: a worker reads no more of what it is told, and would keep who tells it.
+                        Order::Start { .. } if started => {
+                            return Err("it ordered a second start".to_owned())
+                        }
+                        Order::Start { addresses } => {
+                            started = true;
+                            crew.start(addresses);
+                        }
                         Order::Run(_) | Order::Ask => {
                             return Err("it ordered a second run".to_owned())
                         }
                     }
                 }
                 Ok(Some(Message::Piece(..))) => return Err("it sent what nobody wants".to_owned()),
-                Ok(None) if Instant::now() >= end => return Err("its deadline passed".to_owned()),
                 Ok(None) => {
                     return Err(format!(
                         "nothing was heard from its `roadrunner run` for {} s",
