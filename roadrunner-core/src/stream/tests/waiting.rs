@@ -109,3 +109,16 @@ fn payloads_are_numbered_from_0() {
         assert_eq!(sent.expect("room").bytes(), 5);
     }
 }
+
+#[test]
+fn a_deadline_after_the_first_byte_that_other_means_sent_breaks_the_link() {
+    for (bytes, open) in [(0, true), (1, false), (2, false)] {
+        let (mut a, _b) = pair(usize::MAX, false);
+        let late = a.send_by(5, soon(), |_wire, _start, sent| {
+            *sent = bytes;
+            Err(TransferError::Timeout)
+        });
+        assert!(matches!(late, Err(TransferError::Timeout)));
+        assert_eq!(a.is_open(), open, "after {bytes} bytes");
+    }
+}
