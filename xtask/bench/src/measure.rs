@@ -73,6 +73,11 @@ impl Measured {
         self.0.iter()
     }
 
+    /// The same experiment's other candidates.
+    pub(crate) fn extend(&mut self, other: Self) {
+        self.0.extend(other.0);
+    }
+
     /// Whether the experiment was not asked for.
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()

@@ -58,7 +58,8 @@ fn page(results: &Results, pictures: &[Picture]) -> Result<String> {
         page,
         "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><title>Roadrunner: measurements</title><style>{STYLE}</style>\
          <h1>Roadrunner: measurements</h1><p>{}, {} cores, {:.0} GiB of memory, Linux {}; a {} run. Every payload was compared \
-         with what was sent. Medians, unless it says otherwise; candidates took turns.</p>",
+         with what was sent. Medians, unless it says otherwise; candidates took turns \
+         (payloads above 100 MB: those of one mode).</p>",
         escaped(&machine.cpu),
         machine.cores,
         machine.memory as f64 / f64::from(1 << 30),

@@ -4,7 +4,7 @@ use super::hop::Departure;
 use super::http::Body;
 use super::ours::{start, Grade, Mode, Outlet};
 use super::wasi::Program;
-use super::{Peerage, FANOUT, MB};
+use super::{measure_groups, Peerage, FANOUT, MB};
 use crate::bench::{Bench, Experiment};
 use crate::measure::{Candidate, Watch};
 use crate::peer::Peer;
@@ -73,29 +73,39 @@ pub(super) fn run(bench: &mut Bench, peerage: &Peerage) -> Result<()> {
     for cell in plan(bench) {
         let (count, bytes) = cell;
         let all = u64::from(count) * bytes;
-        let mut candidates = Vec::new();
+        // Those of a mode take turns: a hundred processes of each are enough at a time.
+        let grades = [Grade::Any, Grade::Loaned];
+        let mut groups: Vec<Vec<_>> = Vec::new();
         for mode in Mode::ALL {
-            if mode == Mode::Network && !room(bench, cell) {
-                continue;
-            }
-            for grade in [Grade::Any, Grade::Loaned] {
-                candidates.push(ours(mode, grade, cell, peerage));
+            if mode != Mode::Network || room(bench, cell) {
+                groups.push(grades.map(|grade| ours(mode, grade, cell, peerage)).into());
             }
         }
         if all <= MOST_BY_HTTP {
-            for body in [Body::Json, Body::Raw] {
-                candidates.push(http(body, count, bytes, &peerage.http));
-            }
+            let http = [Body::Json, Body::Raw].map(|body| http(body, count, bytes, &peerage.http));
+            groups[0].extend(http);
         } else {
             let what = format!("{FANOUT} by HTTP, {count} payloads of {} MB", bytes / MB);
             bench.skip(&what, "most of a minute for each round");
         }
-        let measured = bench.measure(experiment(cell), candidates)?;
+        let measured = measure_groups(bench, experiment(cell), groups)?;
         if cell == headline(bench) {
             let name = Mode::User.name(Grade::Loaned);
             let (theirs, ours) = (measured.p50(Body::Json.name())?, measured.p50(name)?);
             let ratio = Ratio::at_least("eval.fanout100_over_http_json.10MB", theirs / ours, 69.0);
-            bench.ratio(ratio.because(|| format!("{} against {}", time(ours), time(theirs))));
+            let spent = |name: &str| {
+                let row = measured.row(name).ok();
+                time(row.map_or(f64::NAN, |row| row.cpu_user_ns + row.cpu_sys_ns))
+            };
+            bench.ratio(ratio.because(|| {
+                format!(
+                    "{} against {}, processor time {} against {}",
+                    time(ours),
+                    time(theirs),
+                    spent(name),
+                    spent(Body::Json.name())
+                )
+            }));
         }
     }
     Ok(())

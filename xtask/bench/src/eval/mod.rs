@@ -24,6 +24,7 @@ use crate::results::{time, Ratio};
 use anyhow::{Context, Result};
 pub(crate) use hop::{ALLOCATE, ANSWER, CONSUME, HOP, PRODUCE, SERIALIZE};
 use http::Body;
+use nix::sys::resource::{getrlimit, setrlimit, Resource};
 use ours::{Grade, Mode};
 use prototype::Way;
 use roadrunner_core::frame::{Header, Kind};
@@ -48,6 +49,8 @@ const SIZES: [u64; 14] = [1, 2, 4, 6, 8, 10, 20, 40, 60, 100, 200, 300, 400, 500
 /// Those of a quick run.
 const FEW_SIZES: [u64; 4] = [1, 10, 100, 500];
 
+/// Payloads of which all candidates have their memories at the same time: 6 GB.
+const TOGETHER: u64 = 100 * MB;
 /// Rounds of the largest payloads, which take seconds.
 const LEAST: usize = 9;
 
@@ -73,6 +76,9 @@ pub(crate) fn run(bench: &mut Bench) -> Result<()> {
             return Ok(());
         }
     }
+    // A hundred links take some descriptors each.
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    setrlimit(Resource::RLIMIT_NOFILE, soft.max(hard.min(4096)), hard)?;
     let directory = tempfile::tempdir()?;
     let peerage = Peerage {
         http: Program::compile(&bench.baseline("http"), directory.path())?,
@@ -115,28 +121,51 @@ fn experiment(bytes: u64) -> Experiment {
         .weight(seconds)
 }
 
+/// All take turns; but the largest payloads would be too many for the memory of a usual machine at once, so that there only
+/// those take turns that are alternatives to each other.
 fn sequential(bench: &mut Bench, bytes: u64, peerage: &Peerage) -> Result<Measured> {
-    let mut candidates: Vec<Candidate<'_>> = Vec::new();
-    for mode in Mode::ALL {
-        for grade in mode.grades() {
-            candidates.push(ours::candidate(mode, *grade, bytes, &peerage.modules));
-        }
+    let ours = |mode: Mode| {
+        let grades = mode.grades().iter();
+        grades.map(move |grade| ours::candidate(mode, *grade, bytes, &peerage.modules))
+    };
+    let prototype = |way| prototype::between(way, bytes, peerage.plain.file());
+    let native = |ways: [native::Way; 2]| {
+        let there = ways.into_iter().filter(|way| way.missing().is_none());
+        there.map(|way| native::candidate(way, bytes))
+    };
+    let mut user: Vec<Candidate<'_>> = ours(Mode::User).collect();
+    user.push(prototype::user(bytes, peerage.plain.file()));
+    user.push(copy::host(bytes, &peerage.modules));
+    user.push(copy::memcpy(bytes));
+    let mut kernel: Vec<_> = ours(Mode::Kernel).collect();
+    kernel.push(prototype(Way::Kernel));
+    kernel.extend(native([native::Way::Unix, native::Way::Redis]));
+    let mut network: Vec<_> = ours(Mode::Network).collect();
+    network.push(prototype(Way::Network));
+    network.extend(native([native::Way::Tcp, native::Way::Http]));
+    let http = [Body::Json, Body::Raw].map(|body| http::candidate(body, bytes, &peerage.http));
+    let mut groups = vec![user, kernel, network, http.into()];
+    if bytes <= TOGETHER {
+        groups = vec![groups.into_iter().flatten().collect()];
     }
-    for body in [Body::Json, Body::Raw] {
-        candidates.push(http::candidate(body, bytes, &peerage.http));
+    measure_groups(bench, experiment(bytes), groups)
+}
+
+/// Only those in a group take turns.
+fn measure_groups(
+    bench: &mut Bench,
+    experiment: Experiment,
+    groups: Vec<Vec<Candidate<'_>>>,
+) -> Result<Measured> {
+    let part = Experiment {
+        weight: experiment.weight / groups.len() as u64,
+        ..experiment
+    };
+    let mut measured = Measured::default();
+    for group in groups {
+        measured.extend(bench.measure(part, group)?);
     }
-    candidates.push(prototype::user(bytes, peerage.plain.file()));
-    for way in [Way::Kernel, Way::Network] {
-        candidates.push(prototype::between(way, bytes, peerage.plain.file()));
-    }
-    for way in native::Way::ALL {
-        if way.missing().is_none() {
-            candidates.push(native::candidate(way, bytes));
-        }
-    }
-    candidates.push(copy::host(bytes, &peerage.modules));
-    candidates.push(copy::memcpy(bytes));
-    bench.measure(experiment(bytes), candidates)
+    Ok(measured)
 }
 
 /// The median of a part of a candidate's round.
