@@ -2,8 +2,10 @@
 //!
 //! `splice(2)` returns as soon as the socket refers to the pages, long before the receiver has read them; on one host
 //! the receiver reads the very pages. So the guest must not have them any more: they change places with those of a buffer
-//! of the host first, stay there until the receiver acknowledges the payload, and go back in exchange for the next ones.
-//! After an error they are unmapped, never written: what the kernel still refers to stays as it was.
+//! of the host first, and stay there until the receiver acknowledges the payload. Then they go back in exchange for the next
+//! ones, if it is known that nothing refers to them: a receiver that acknowledged what it has not read would see whatever
+//! the function writes to them. Otherwise, and after an error, they are unmapped, never written: what the kernel still
+//! refers to stays as it was.
 //!
 //! Where the pages cannot change places (`Exchanged::Copied`) the bytes are in the host's buffer all the same, so they are
 //! spliced from there, and the receipt counts that copy: to write them from the guest's memory they would have to be
@@ -42,7 +44,7 @@ pub trait Checksum {
 /// Splices payloads of one function into a socket, and keeps what that takes from one payload to the next. For
 /// implementers of [`Wire`].
 ///
-/// Pages of a payload come back, with what was in them, in exchange for those of a later payload from the same memory.
+/// Pages of a payload may come back, with what was in them, in exchange for those of a later payload from the same memory.
 #[derive(Debug)]
 pub struct Pump {
     from: u64,
@@ -139,11 +141,14 @@ impl Pump {
         }
     }
 
-    /// The peer has received the payload of this number, whole, so that its pages may go back: for
-    /// [`Wire::acknowledged`].
-    pub fn acknowledge(&mut self, sequence: u64) {
+    /// The peer says that it has received the payload of this number, whole: for [`Wire::acknowledged`]. Its pages go back
+    /// if they are `gone` from the socket, and to the system if not.
+    ///
+    /// They are if the peer is trusted; or if it is on another host whose kernel has acknowledged them. On this host a
+    /// peer may hold them by reference, in its socket or in a pipe of its own, whatever it says.
+    pub fn acknowledge(&mut self, sequence: u64, gone: bool) {
         if let Some((_, taken)) = self.in_flight.take_if(|(sent, _)| *sent == sequence) {
-            self.acknowledged = Some(taken);
+            self.acknowledged = gone.then_some(taken);
         }
     }
 

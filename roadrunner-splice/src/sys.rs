@@ -7,7 +7,7 @@ use nix::errno::Errno;
 use nix::libc;
 use roadrunner_core::Span;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 /// `recv(2)` without waiting.
 pub(crate) fn recv(socket: BorrowedFd<'_>, into: Span<'_>) -> io::Result<usize> {
@@ -21,6 +21,16 @@ pub(crate) fn recv(socket: BorrowedFd<'_>, into: Span<'_>) -> io::Result<usize> 
         )
     };
     usize::try_from(count).map_err(|_| Errno::last().into())
+}
+
+nix::ioctl_read_bad!(outq, libc::TIOCOUTQ, libc::c_int);
+
+/// Bytes of the send queue that the peer's system has not acknowledged (tcp(7), `SIOCOUTQ`).
+pub(crate) fn unacknowledged(socket: &impl AsFd) -> nix::Result<libc::c_int> {
+    let mut bytes = 0;
+    // SAFETY: the call writes one int, which outlives it.
+    unsafe { outq(socket.as_fd().as_raw_fd(), &mut bytes) }?;
+    Ok(bytes)
 }
 
 /// `sendmsg(2)` of `head`, `body` and `tail`, without waiting and without `SIGPIPE`.

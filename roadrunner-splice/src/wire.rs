@@ -18,7 +18,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 /// A TCP connection whose peer has the right to be there. Payloads go straight from and into linear memory.
 ///
-/// It belongs to one function: pages of a payload that was given away and spliced come back, with what was in them, in
+/// It belongs to one function: pages of a payload that was given away and spliced may come back, with what was in them, in
 /// exchange for those of a later payload from the same memory.
 #[derive(Debug)]
 pub struct TcpWire {
@@ -221,7 +221,9 @@ impl Wire for TcpWire {
 
     fn acknowledged(&mut self, sequence: u64) {
         if let Some(pump) = &mut self.pump {
-            pump.acknowledge(sequence);
+            // What this kernel has handed to another host it refers to no more; within one host nobody can tell.
+            let gone = !is_loopback(self.peer.ip()) && sys::unacknowledged(&self.socket) == Ok(0);
+            pump.acknowledge(sequence, gone);
         }
         if let Some(count) = &mut self.acknowledged {
             *count += 1;

@@ -14,7 +14,7 @@ use std::{io, thread};
 
 /// One end of a link between two processes of one host. [`wire`](Self::wire) says who is at the other end.
 ///
-/// It belongs to one function: pages of a payload that was given away and spliced come back, with what was in them, in
+/// It belongs to one function: pages of a payload that was given away and spliced may come back, with what was in them, in
 /// exchange for those of a later payload from the same memory.
 #[derive(Debug)]
 pub struct Link(StreamLink<UnixWire>);

@@ -12,14 +12,16 @@ use std::time::Duration;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Preference {
     /// From [`Options::segment_from`] on in a segment if the peer [maps](Options::slots) it; else, from
-    /// [`Options::ring_from`] on, through the ring, if the peer waits there; else as [`Splice`](Self::Splice). Where each of
+    /// [`Options::ring_from`] on, through the ring, if the peer waits there; else as [`Splice`](Self::Splice) on a
+    /// trusted link, and as [`Write`](Self::Write) on a strict one. Where each of
     /// them begins to be worth it was measured (`cargo xtask bench --only uds`).
     #[default]
     Auto,
     /// Always written.
     Write,
     /// Spliced from [`Options::splice_from`] on where that can be done, and written otherwise. It can be done with
-    /// payloads that are given away and whose memory is [`PrivateAnonymous`](roadrunner_core::Backing).
+    /// payloads that are given away and whose memory is [`PrivateAnonymous`](roadrunner_core::Backing). Only on a trusted
+    /// link do their pages come back; on a strict one new ones are taken up in their place.
     Splice,
     /// Copied into a segment from [`Options::segment_from`] on, which is passed to the receiver: a receiver with slots
     /// ([`Link::recv_with`](crate::Link::recv_with)) maps it, any other copies it out. Where there is no segment free, as

@@ -52,7 +52,7 @@ impl fmt::Display for Peer {
 
 /// A connected UNIX stream socket whose peer may be there. Payloads go straight from and into linear memory.
 ///
-/// It belongs to one function: pages of a payload that was given away and spliced come back, with what was in them, in
+/// It belongs to one function: pages of a payload that was given away and spliced may come back, with what was in them, in
 /// exchange for those of a later payload from the same memory.
 #[derive(Debug)]
 pub struct UnixWire {
@@ -248,7 +248,9 @@ impl Wire for UnixWire {
                 write_all(socket, &header, span, sent, deadline).map(|()| carried)
             });
         }
-        if let Some(pump) = &mut self.pump {
+        // On a strict link the pages do not come back, and to take others up anew costs more than splicing saves.
+        let splices = !self.chooses || self.segments.trust.is_some();
+        if let Some(pump) = self.pump.as_mut().filter(|_| splices) {
             let (written, before) = (self.socket.written(), *sent);
             let spliced = self.socket.routed(Route::Socket, |socket| {
                 pump.carry(socket, start, payload, None, sent, deadline)
@@ -344,7 +346,7 @@ impl Wire for UnixWire {
 
     fn acknowledged(&mut self, sequence: u64) {
         if let Some(pump) = &mut self.pump {
-            pump.acknowledge(sequence);
+            pump.acknowledge(sequence, self.segments.trust.is_some());
         }
     }
 }

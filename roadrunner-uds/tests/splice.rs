@@ -1,6 +1,7 @@
 //! Payloads that are carried by reference.
 
 use nix::sys::signal::{pthread_sigmask, SigSet, SigmaskHow, Signal};
+use roadrunner_core::frame::{Header, Kind};
 use roadrunner_core::testing::{
     fill, host_memory, pattern, read_header, receive, reuse_with_full_buffers, say_hello, soon,
     LENGTHS,
@@ -10,7 +11,7 @@ use roadrunner_core::{
 };
 use roadrunner_mem::PageBuffer;
 use roadrunner_uds::{pair, Link, Options, Preference, UnixWire};
-use std::io::Read;
+use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::thread;
 use std::time::Duration;
@@ -19,6 +20,10 @@ const MIB: u64 = 1 << 20;
 
 fn pages(len: u64) -> PageBuffer {
     PageBuffer::new(len as usize).expect("memory")
+}
+
+fn spliced() -> Options {
+    Options::default().prefer(Preference::Splice)
 }
 
 /// An end whose peer is a plain socket.
@@ -90,7 +95,7 @@ fn the_source_may_be_overwritten_while_the_socket_refers_to_the_pages() {
     for len in LENGTHS {
         for buffer in [4096, 4 << 20] {
             // Everything that has a whole page is spliced.
-            let options = Options::default().buffer(buffer).splice_from(0);
+            let options = spliced().buffer(buffer).splice_from(0);
             let (mut link, mut stream) = by_hand(&options);
             let memory = |len: u64| Box::new(pages(len.max(1))) as Box<dyn LinearMemory + Send>;
             let receipt = reuse_with_full_buffers(&mut link, &mut stream, &memory, true, len);
@@ -103,7 +108,7 @@ fn the_source_may_be_overwritten_while_the_socket_refers_to_the_pages() {
 #[test]
 fn what_was_on_its_way_when_the_deadline_passed_never_changes() {
     let len = 32 * MIB;
-    let (mut link, mut stream) = by_hand(&Options::default());
+    let (mut link, mut stream) = by_hand(&spliced());
     let mut memory = pages(len);
     fill(&mut memory, 0, &pattern(len, 6));
     let payload = Payload::given(&mut memory, Region::new(0, len)).expect("inside");
@@ -124,7 +129,7 @@ fn what_was_on_its_way_when_the_deadline_passed_never_changes() {
 
 #[test]
 fn one_thread_splices_and_receives_in_turns() {
-    let (mut a, mut b) = pair("test", &Options::default()).expect("a pair");
+    let (mut a, mut b) = pair("test", &spliced()).expect("a pair");
     let mut memory = pages(8 * MIB);
     for round in 0..3 {
         // Neither starts at a page, nor ends at one.
@@ -152,8 +157,8 @@ fn one_thread_splices_and_receives_in_turns() {
 
 #[test]
 fn pages_come_back_to_the_memory_that_they_were_taken_from_only() {
-    let options = Options::default().prefer(Preference::Splice);
-    let mut ends = pair("test", &options).expect("a pair");
+    // On a strict link they come back to none.
+    let mut ends = pair("test", &spliced().trusted(true)).expect("a pair");
     let (mut one, mut other) = (pages(2 * MIB), pages(2 * MIB));
     fill(&mut one, 0, &vec![0xA1; 2 << 20]);
     fill(&mut other, 0, &vec![0xB2; 2 << 20]);
@@ -191,4 +196,35 @@ fn a_peer_that_is_gone_is_an_error_and_leaves_no_signal() {
         .expect("signal(7)");
     let mask = u64::from_str_radix(mask.trim(), 16).expect("a mask");
     assert_eq!(mask & (1 << (Signal::SIGPIPE as u32 - 1)), 0, "pending");
+}
+
+/// Its acknowledgement would give the function pages back that the socket still refers to: what the function writes there
+/// next is nobody's business but its own.
+#[test]
+fn a_receiver_that_acknowledges_what_it_has_not_read_sees_nothing_else() {
+    const LEN: u64 = 128 << 10;
+    let options = spliced().splice_from(LEN).ring(0);
+    let (mut link, mut stream) = by_hand(&options);
+    let mut memory = pages(LEN);
+    let whole = Region::new(0, LEN);
+    for sequence in 0..2 {
+        fill(&mut memory, 0, &pattern(LEN, sequence));
+        let payload = Payload::given(&mut memory, whole).expect("inside");
+        let receipt = link.send(payload, soon()).expect("sent");
+        assert_eq!(receipt.method(), Method::Splice);
+        let header = Header {
+            kind: Kind::Acknowledgement,
+            sequence,
+            length: 0,
+        };
+        stream.write_all(&header.encode()).expect("room");
+    }
+    // Never sent to anybody.
+    fill(&mut memory, 0, &pattern(LEN, 77));
+    for sequence in 0..2 {
+        read_header(&mut stream).expect("a frame");
+        let mut bytes = vec![0; LEN as usize];
+        stream.read_exact(&mut bytes).expect("its payload");
+        assert!(bytes == pattern(LEN, sequence), "payload {sequence}");
+    }
 }
