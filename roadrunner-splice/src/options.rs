@@ -8,7 +8,7 @@ use std::time::Duration;
 /// Which way payloads are carried. What really ran is in each [`Receipt`](roadrunner_core::Receipt).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Preference {
-    /// As [`Splice`](Self::Splice) to other hosts; always written on loopback addresses, where what splicing saves in
+    /// As [`Splice`](Self::Splice) to other hosts; always written to addresses of this host, where what splicing saves in
     /// copying it loses on page after page, by a third of the time (100 MB, two processes).
     #[default]
     Auto,
@@ -190,9 +190,9 @@ impl Options {
     }
 
     /// What splices on a link, if anything does.
-    pub(crate) fn pump(&self, loopback: bool) -> Option<Pump> {
+    pub(crate) fn pump(&self, local: bool) -> Option<Pump> {
         let splices = match self.preference {
-            Preference::Auto => !loopback,
+            Preference::Auto => !local,
             Preference::Write => false,
             Preference::Splice => true,
         };

@@ -4,6 +4,7 @@ use crate::checksum::Checksums;
 use crate::options::Options;
 use crate::places::Place;
 use crate::sys;
+use nix::ifaddrs::{getifaddrs, InterfaceAddress};
 use nix::poll::{ppoll, PollFd, PollFlags};
 use nix::sys::socket::{getsockopt, setsockopt, sockopt};
 use nix::sys::time::TimeSpec;
@@ -26,6 +27,8 @@ pub struct TcpWire {
     peer: SocketAddr,
     /// Splices what it can, if that is asked for.
     pump: Option<Pump>,
+    /// Both ends are on this host, as far as anybody can tell.
+    local: bool,
     /// Whether this end wants checksums.
     wants_checksums: bool,
     /// If the link has them.
@@ -62,10 +65,12 @@ impl TcpWire {
             setsockopt(&socket, sockopt::RcvBuf, &bytes)?;
         }
         let peer = socket.peer_addr()?;
+        let local = is_of_this_host(peer.ip());
         let wire = Self {
             socket: Socket(socket),
             peer,
-            pump: options.pump(is_loopback(peer.ip())),
+            pump: options.pump(local),
+            local,
             wants_checksums: options.checksum.unwrap_or(!is_loopback(peer.ip())),
             checksums: None,
             place: None,
@@ -135,6 +140,20 @@ impl TcpWire {
 /// Whether a packet to `address` cannot leave the host.
 pub(crate) fn is_loopback(address: IpAddr) -> bool {
     address.to_canonical().is_loopback()
+}
+
+/// Whether an address is one of this host's, or of this network namespace's.
+fn is_of_this_host(address: IpAddr) -> bool {
+    let address = address.to_canonical();
+    let is_it = |interface: InterfaceAddress| {
+        let ip = interface.address.and_then(|address| {
+            let four = address.as_sockaddr_in().map(|four| IpAddr::V4(four.ip()));
+            four.or_else(|| address.as_sockaddr_in6().map(|six| IpAddr::V6(six.ip())))
+        });
+        ip == Some(address)
+    };
+    // Where nobody can tell, none is another's.
+    address.is_loopback() || getifaddrs().map_or(true, |mut all| all.any(is_it))
 }
 
 /// Waits for one of the events, the deadline or a signal, whichever is first.
@@ -222,7 +241,7 @@ impl Wire for TcpWire {
     fn acknowledged(&mut self, sequence: u64) {
         if let Some(pump) = &mut self.pump {
             // What this kernel has handed to another host it refers to no more; within one host nobody can tell.
-            let gone = !is_loopback(self.peer.ip()) && sys::unacknowledged(&self.socket) == Ok(0);
+            let gone = !self.local && sys::unacknowledged(&self.socket) == Ok(0);
             pump.acknowledge(sequence, gone);
         }
         if let Some(count) = &mut self.acknowledged {
@@ -304,5 +323,32 @@ impl AsFd for Socket {
 impl AsFd for TcpWire {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_of_this_host_are_told_from_others() {
+        for (address, is) in [
+            ("127.0.0.1", true),
+            ("127.9.9.9", true),
+            ("::1", true),
+            ("::ffff:127.0.0.1", true),
+            // For documentation (RFC 5737, RFC 3849).
+            ("192.0.2.1", false),
+            ("2001:db8::1", false),
+        ] {
+            let parsed = address.parse().expect("an address");
+            assert_eq!(is_of_this_host(parsed), is, "{address}");
+        }
+        for interface in getifaddrs().expect("interfaces") {
+            let address = interface.address.as_ref();
+            if let Some(four) = address.and_then(|address| address.as_sockaddr_in()) {
+                assert!(is_of_this_host(four.ip().into()), "{four}");
+            }
+        }
     }
 }
