@@ -81,11 +81,11 @@ fn summary(results: &Results) -> Option<String> {
                 == (SEQUENTIAL, candidate, bytes)
         })
     };
-    let mut text = "|".to_owned();
+    let mut text = "| hop of".to_owned();
     for bytes in SUMMARY_SIZES {
         text += &format!(" | {} MB", bytes / 1_000_000);
     }
-    text += " | processor time, 100 MB | memory, 100 MB |\n|---|";
+    text += " | processor time of a round, 100 MB | memory, 100 MB |\n|---|";
     text += &"---:|".repeat(SUMMARY_SIZES.len() + 2);
     for candidate in SUMMARY.candidates {
         let Some(large) = row(candidate, SUMMARY_SIZES[1]) else {
