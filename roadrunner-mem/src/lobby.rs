@@ -53,6 +53,9 @@ struct Waiting<C> {
     until: Deadline,
 }
 
+/// Rounds of what happens at the door before whoever asked looks at his clock: those who come and leave at once, one after
+/// the other, are not to keep him.
+const ROUNDS: usize = 64;
 /// What epoll(7) says of the listening socket, and of the timer; callers have other numbers.
 const SOCKET: u64 = 0;
 const TIMER: u64 = 1;
@@ -82,8 +85,8 @@ impl<C: Caller> Lobby<C> {
         })
     }
 
-    /// The link of a caller that has said all it has to say; `None` if there is none now. `accept` takes the next
-    /// connection of the socket, if there is one.
+    /// The link of a caller that has said all it has to say; `None` if there is none now, or if much else happened first:
+    /// then the descriptor stays readable. `accept` takes the next connection of the socket, if there is one.
     ///
     /// # Errors
     /// What `accept` or a caller returned, other than that it has to wait, or that it left without a word.
@@ -92,7 +95,7 @@ impl<C: Caller> Lobby<C> {
         &mut self,
         mut accept: impl FnMut() -> Result<Option<C>, TransferError>,
     ) -> Result<Option<C::Link>, TransferError> {
-        loop {
+        for _ in 0..ROUNDS {
             let mut events = [EpollEvent::empty(); 16];
             let count = match self.epoll.wait(&mut events, EpollTimeout::ZERO) {
                 Ok(0) => return Ok(None),
@@ -118,6 +121,7 @@ impl<C: Caller> Lobby<C> {
                 }
             }
         }
+        Ok(None)
     }
 
     /// Hears whether one who waits has said all by now.
@@ -231,5 +235,47 @@ fn failed(doing: &'static str) -> impl Fn(nix::errno::Errno) -> TransferError {
     move |errno| TransferError::Io {
         doing,
         source: errno.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::net::UnixStream;
+
+    /// It leaves without a word.
+    struct Gone(UnixStream);
+
+    impl std::fmt::Display for Gone {
+        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("somebody")
+        }
+    }
+
+    impl Caller for Gone {
+        type Owner = ();
+        type Link = UnixStream;
+        fn owner(&self) {}
+        fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+            Some(self.0.as_fd())
+        }
+        fn try_enter(&mut self) -> Result<UnixStream, TransferError> {
+            Err(TransferError::PeerClosed)
+        }
+    }
+
+    #[test]
+    fn an_endless_row_of_callers_who_leave_keeps_nobody() {
+        // Always readable, as a listening socket is whose queue never runs empty.
+        let (door, other) = UnixStream::pair().expect("sockets");
+        drop(other);
+        let mut lobby = Lobby::new(&door, 3, Duration::from_secs(60)).expect("descriptors");
+        let mut came = 0;
+        let entered = lobby.try_next(|| {
+            came += 1;
+            assert!(came < 100_000, "it never ends");
+            Ok(Some(Gone(UnixStream::pair().expect("sockets").0)))
+        });
+        assert!(matches!(entered, Ok(None)) && came > 1);
     }
 }

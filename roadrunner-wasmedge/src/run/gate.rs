@@ -112,25 +112,30 @@ impl Gate {
                 Some(Listener::Tcp(listener)) => listener.accept(deadline).map(tcp_link),
                 None => break,
             };
-            match accepted {
+            // Not one of ours, or why nobody can come any more.
+            let error = match accepted {
                 Ok(link) => {
                     let from = link.name().to_owned();
                     let known = predecessors.contains(&from);
                     if known && links.iter().all(|(other, _)| *other != from) {
                         links.push((from, link));
+                        continue;
                     }
+                    None
                 }
-                Err(error) if ends_listening(&error) => {
-                    let missing: Vec<_> = predecessors
-                        .iter()
-                        .filter(|name| links.iter().all(|(from, _)| from != *name))
-                        .map(String::as_str)
-                        .collect();
-                    let doing = format!("waiting for `{}` to connect", missing.join("`, `"));
-                    return Err(Failure::transfer(&doing, &error));
-                }
-                // Somebody who is not one of ours.
-                Err(_) => {}
+                Err(error) if ends_listening(&error) => Some(error),
+                Err(_) => None,
+            };
+            // Strangers who come one after the other put no deadline off.
+            let late = deadline.has_passed().then_some(TransferError::Timeout);
+            if let Some(error) = error.or(late) {
+                let missing: Vec<_> = predecessors
+                    .iter()
+                    .filter(|name| links.iter().all(|(from, _)| from != *name))
+                    .map(String::as_str)
+                    .collect();
+                let doing = format!("waiting for `{}` to connect", missing.join("`, `"));
+                return Err(Failure::transfer(&doing, &error));
             }
         }
         Ok(links)
