@@ -76,6 +76,11 @@ pub(crate) fn run(bench: &mut Bench) -> Result<()> {
             return Ok(());
         }
     }
+    let sizes: &[u64] = if bench.is_full() { &SIZES } else { &FEW_SIZES };
+    let all: Vec<u64> = sizes.iter().map(|size| size * MB).collect();
+    let sizes = bench.sizes(&all);
+    let all = sizes.iter().map(|bytes| experiment(*bytes).weight);
+    bench.expect((all.sum::<u64>() + fanout::weight(bench)) as usize);
     // A hundred links take some descriptors each.
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
     setrlimit(Resource::RLIMIT_NOFILE, soft.max(hard.min(4096)), hard)?;
@@ -85,11 +90,6 @@ pub(crate) fn run(bench: &mut Bench) -> Result<()> {
         plain: Program::compile(&bench.baseline("plain"), directory.path())?,
         modules,
     };
-    let sizes: &[u64] = if bench.is_full() { &SIZES } else { &FEW_SIZES };
-    let all: Vec<u64> = sizes.iter().map(|size| size * MB).collect();
-    let sizes = bench.sizes(&all);
-    let all = sizes.iter().map(|bytes| experiment(*bytes).weight);
-    bench.expect((all.sum::<u64>() + fanout::weight(bench)) as usize);
     for way in native::Way::ALL {
         if let Some(why) = way.missing() {
             bench.skip(way.name(), &why);

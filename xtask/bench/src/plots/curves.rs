@@ -57,6 +57,17 @@ impl Unit {
         }
     }
 
+    /// Only 1, 2 and 5 of a decade, as all ten do not fit.
+    fn tick(self, value: f64) -> String {
+        let first = value / 10_f64.powf((value * 1.001).log10().floor());
+        let told = [1.0, 2.0, 5.0];
+        if told.iter().any(|digit| (first - digit).abs() < 0.01) {
+            self.label(value)
+        } else {
+            String::new()
+        }
+    }
+
     fn label(self, value: f64) -> String {
         match self {
             Self::Nanoseconds => scaled(
@@ -130,8 +141,8 @@ impl Curves {
             .x_desc(self.x.name())
             .y_desc(self.y.name())
             .label_style((FONT, 14))
-            .x_label_formatter(&|value| self.x.label(*value))
-            .y_label_formatter(&|value| self.y.label(*value))
+            .x_label_formatter(&|value| self.x.tick(*value))
+            .y_label_formatter(&|value| self.y.tick(*value))
             .draw()?;
         for (number, line) in self.lines.iter().enumerate() {
             let width = match line.kind {
@@ -175,6 +186,8 @@ mod tests {
         assert_eq!(Unit::Nanoseconds.label(0.5), "0.5 ns");
         assert_eq!(Unit::BytesPerSecond.label(2.5e9), "2.5 GB/s");
         assert_eq!(Unit::Receivers.label(40.0), "40");
+        assert_eq!(Unit::Receivers.tick(40.0), "");
+        assert_eq!(Unit::Receivers.tick(99.999_999), "100");
         // As logarithms come out.
         assert_eq!(Unit::Payload.label(999_999.999), "1 MB");
     }
