@@ -213,9 +213,18 @@ impl Link {
         operation: impl FnOnce(&mut StreamLink<UnixWire>) -> T,
     ) -> T {
         self.0.wire_mut().swap_slots(Some(std::mem::take(slots)));
-        let done = operation(&mut self.0);
-        *slots = self.0.wire_mut().swap_slots(None).unwrap_or_default();
-        done
+        let lent = Lent(&mut self.0, slots);
+        operation(&mut *lent.0)
+    }
+}
+
+/// Slots that the wire has for one operation. They go back also if a sink panics: dropped before their memory, they would let
+/// go of what is still mapped there.
+struct Lent<'a>(&'a mut StreamLink<UnixWire>, &'a mut Slots);
+
+impl Drop for Lent<'_> {
+    fn drop(&mut self) {
+        *self.1 = self.0.wire_mut().swap_slots(None).unwrap_or_default();
     }
 }
 

@@ -180,7 +180,12 @@ impl Segments {
             return Err(wrong("number of a segment"));
         }
         // More than the payload needs would be taken up in the receiver's memory.
-        if len > self.limit.max(1).next_multiple_of(PAGE_SIZE as u64) {
+        let most = self.limit.max(1);
+        if len
+            > most
+                .checked_next_multiple_of(PAGE_SIZE as u64)
+                .unwrap_or(most)
+        {
             return Err(wrong("length of a segment"));
         }
         if flags & !(PASSED | STAYS) != 0 {

@@ -6,6 +6,7 @@ use roadrunner_core::{
 };
 use roadrunner_mem::{link, PageBuffer, Policy, Released, SlotOptions, Slots};
 use roadrunner_uds::{pair, Link, Options, Preference};
+use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::time::Duration;
 
 const MIB: u64 = 1 << 20;
@@ -283,4 +284,54 @@ fn slots_of_a_links_audience_go_to_and_fro() {
     }
     segments.dedup();
     assert_eq!(segments.len(), 1, "it is used again");
+}
+
+#[test]
+fn a_limit_without_end_is_one() {
+    let (mut a, mut b) = both(&segments().limit(u64::MAX));
+    let mut memory = host_memory(MIB);
+    fill(&mut *memory, 0, &pattern(MIB, 1));
+    let payload = Payload::kept(&mut *memory, Region::new(0, MIB)).expect("inside");
+    a.send(payload, soon()).expect("sent");
+    let mut receiver = Receiver::new(4 * MIB);
+    let (region, method, _) = receiver.receive(&mut b);
+    assert_eq!(method, Method::Map);
+    assert!(receiver.bytes(region) == pattern(MIB, 1));
+}
+
+/// Has no room, and says so in the worst way.
+struct Panics<'a>(&'a mut PageBuffer);
+
+impl Sink for Panics<'_> {
+    fn reserve(&mut self, _len: u64, _align: u64) -> Result<Region, TransferError> {
+        panic!("as the test wants it")
+    }
+
+    fn memory(&mut self) -> &mut dyn LinearMemory {
+        self.0
+    }
+
+    fn release(&mut self, _region: Region) {}
+}
+
+#[test]
+fn a_sink_that_panics_does_not_take_the_slots_along() {
+    let (mut a, mut b) = both(&segments());
+    let mut memory = host_memory(2 * MIB);
+    let mut receiver = Receiver::new(16 * MIB);
+    let mut send = |len| {
+        let payload = Payload::kept(&mut *memory, Region::new(0, len)).expect("inside");
+        a.send(payload, soon()).expect("sent");
+    };
+    send(MIB);
+    let (held, ..) = receiver.receive(&mut b);
+    send(2 * MIB);
+    let Receiver { memory, slots, .. } = &mut receiver;
+    let received = catch_unwind(AssertUnwindSafe(|| {
+        b.recv_with(slots, &mut Panics(memory), soon())
+    }));
+    assert!(received.is_err());
+    assert_eq!(slots.report().received, 1, "what is still mapped");
+    let released = slots.release(memory, held.offset());
+    assert!(matches!(released, Ok(Released::Kept)), "{released:?}");
 }
