@@ -39,8 +39,10 @@ pub(crate) struct Experiment {
     pub(crate) bytes: u64,
     /// Receivers of each payload.
     pub(crate) fanout: u32,
-    /// Rounds of each candidate at least, if that is not what the scale says.
-    pub(crate) least: Option<usize>,
+    /// Takes a second: half as many rounds at least, and fewer before them.
+    pub(crate) large: bool,
+    /// Has so many candidates that each gets half of the usual time.
+    pub(crate) crowded: bool,
     /// Takes seconds: three rounds, whatever the scale.
     pub(crate) heavy: bool,
     /// The memory of all processes is looked at with every page counted once, too.
@@ -56,7 +58,8 @@ impl Experiment {
             name,
             bytes,
             fanout: 1,
-            least: None,
+            large: false,
+            crowded: false,
             heavy: false,
             footprint: false,
             weight: 1,
@@ -67,10 +70,13 @@ impl Experiment {
         Self { fanout, ..self }
     }
 
-    /// No more than so many rounds need be.
-    pub(crate) fn least(self, rounds: usize) -> Self {
+    pub(crate) fn large(self, large: bool) -> Self {
+        Self { large, ..self }
+    }
+
+    pub(crate) fn crowded(self) -> Self {
         Self {
-            least: Some(rounds),
+            crowded: true,
             ..self
         }
     }

@@ -134,8 +134,8 @@ pub(crate) fn interleaved(
     candidates: Vec<Candidate<'_>>,
 ) -> Result<Measured> {
     let (mut least, mut most, budget) = scale.rounds();
-    if let Some(rounds) = experiment.least {
-        least = least.min(rounds);
+    if experiment.large {
+        least = least.div_ceil(2);
     }
     if experiment.heavy {
         (least, most) = (least.min(HEAVY), most.min(HEAVY));
@@ -167,13 +167,14 @@ pub(crate) fn interleaved(
     if scale != Scale::Smoke {
         // The first touch of memory is not what is measured.
         turn(&mut runners)?;
-        if !experiment.heavy {
+        if !experiment.heavy && !experiment.large {
             turn(&mut runners)?;
         }
         runners.iter_mut().for_each(Runner::forget);
     }
     let began = Instant::now();
-    let budget = budget * runners.len() as u32;
+    let shares = if experiment.crowded { 2 } else { 1 };
+    let budget = budget * runners.len() as u32 / shares;
     for round in 0..most {
         if round >= least && began.elapsed() >= budget {
             break;
@@ -199,7 +200,11 @@ struct Peak {
 
 /// A few rounds with no other candidate about.
 fn alone(candidate: &mut Candidate<'_>, experiment: Experiment) -> Result<Peak> {
-    let rounds = if experiment.heavy { 1 } else { 2 };
+    let rounds = if experiment.heavy || experiment.large {
+        1
+    } else {
+        2
+    };
     let resettable = usage::reset_peak().is_ok();
     let mut run = (candidate.make)()?;
     let sampler = experiment.footprint.then(usage::Sampler::start);

@@ -51,9 +51,6 @@ const FEW_SIZES: [u64; 4] = [1, 10, 100, 500];
 
 /// Payloads of which all candidates have their memories at the same time: 6 GB.
 const TOGETHER: u64 = 100 * MB;
-/// Rounds of the largest payloads, which take seconds.
-const LEAST: usize = 9;
-
 /// What ours is measured beside.
 struct Peerage {
     http: Program,
@@ -116,7 +113,8 @@ fn experiment(bytes: u64) -> Experiment {
     // All candidates together take two seconds for 100 MB, and a few rounds of them are run.
     let seconds = 8 + 15 * bytes / (50 * MB);
     Experiment::new(SEQUENTIAL, bytes)
-        .least(LEAST)
+        .large(bytes > TOGETHER)
+        .crowded()
         .footprint()
         .weight(seconds)
 }
