@@ -33,6 +33,8 @@ struct TestWire {
     writing: Rc<RefCell<Pipe>>,
     chunk: usize,
     acknowledge: bool,
+    /// Frames that are due.
+    due: Vec<u8>,
 }
 
 impl Wire for TestWire {
@@ -96,6 +98,10 @@ impl Wire for TestWire {
         )?;
         Ok(carried)
     }
+
+    fn due(&mut self, unsaid: &mut Vec<u8>) {
+        unsaid.append(&mut self.due);
+    }
 }
 
 impl Drop for TestWire {
@@ -118,6 +124,7 @@ fn pair(chunk: usize, acknowledge: bool) -> (Link, Link) {
         writing: writing.clone(),
         chunk,
         acknowledge,
+        due: Vec::new(),
     };
     let a = wire(&back, &there);
     let b = wire(&there, &back);

@@ -122,3 +122,39 @@ fn a_deadline_after_the_first_byte_that_other_means_sent_breaks_the_link() {
         assert_eq!(a.is_open(), open, "after {bytes} bytes");
     }
 }
+
+#[test]
+fn a_payload_of_which_nothing_was_sent_makes_room_for_another() {
+    let (mut a, mut b) = pair(usize::MAX, false);
+    a.wire.writing.borrow_mut().capacity = Some(0);
+    assert!(matches!(send(&mut a, b"late"), Err(TransferError::Timeout)));
+    assert!(a.is_open());
+    a.wire.writing.borrow_mut().capacity = None;
+    send(&mut a, b"another, which is longer").expect("room");
+    assert_eq!(recv(&mut b).expect("sent"), b"another, which is longer");
+}
+
+#[test]
+fn what_is_due_goes_before_the_next_payload() {
+    let (mut a, _b) = pair(usize::MAX, false);
+    let release = Header {
+        kind: Kind::Release,
+        sequence: 7,
+        length: 0,
+    };
+    a.wire.due.extend(release.encode());
+    send(&mut a, b"payload").expect("room");
+    let said: Vec<u8> = a.wire.writing.borrow().bytes.iter().copied().collect();
+    assert!(said.starts_with(&release.encode()), "{said:?}");
+}
+
+#[test]
+fn an_end_does_not_wait_for_what_lies_behind_a_payload() {
+    let (mut a, mut b) = pair(usize::MAX, true);
+    send(&mut a, b"question").expect("room");
+    send(&mut b, b"crossing").expect("room");
+    assert_eq!(recv(&mut b).expect("sent"), b"question");
+    // The acknowledgement is behind a payload that nobody receives here.
+    a.close(soon()).expect("said");
+    assert_eq!(recv(&mut a).expect("sent"), b"crossing");
+}
