@@ -20,7 +20,7 @@ mod transfer;
 pub use doorbell::Doorbell;
 pub use link::{link, Link};
 pub use lobby::{Caller, Lobby};
-pub use pages::exchange;
+pub use pages::{exchange, prefer_huge_pages};
 pub use policy::Policy;
 pub use pool::{PagePool, PoolOptions, PoolReport};
 pub use pump::{Checksum, Pipes, Pump};

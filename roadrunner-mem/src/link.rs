@@ -165,9 +165,7 @@ impl Link {
         let whole_pages = exchangeable(payload.memory(), region)?;
         if payload.is_given() && self.policy.exchanges(whole_pages) && budget::allows() {
             // Without memory for pages there is still the way that needs none.
-            if let Ok(staged) =
-                Staged::take(payload.memory(), region, &self.policy.pool, self.trust)
-            {
+            if let Ok(staged) = Staged::take(payload.memory(), region, &self.policy, self.trust) {
                 let receipt = Receipt::new(len, staged.method(), staged.copies());
                 self.outgoing.push(Message::Staged(staged))?;
                 return Ok(receipt);

@@ -1,9 +1,8 @@
 //! A payload between its two ends: the pages that it came in.
 
 use crate::policy::Policy;
-use crate::pool::PagePool;
 use crate::slots::Trust;
-use crate::sys::{clear, swap_bytes, Exchanged, Movable, PageBuffer, Pages};
+use crate::sys::{clear, prefer_huge, swap_bytes, Exchanged, Movable, PageBuffer, Pages};
 use roadrunner_core::{LinearMemory, Method, Region, Sink, Span, TransferError};
 use std::io;
 
@@ -40,6 +39,24 @@ pub fn exchange(
     Ok(Exchanged::Copied)
 }
 
+/// Asks for large pages (2 MiB on x86-64) where `region` has not been touched yet, so that its first use takes one page fault
+/// for 512: 100 MB are filled in a quarter of the time then, and read a few per cent faster ever after. Where the machine does
+/// not give large pages to who asks for them (`/sys/kernel/mm/transparent_hugepage/enabled`), where the memory's pages are
+/// not [private and anonymous](roadrunner_core::Backing::PrivateAnonymous), and below 2 MiB, nothing happens. Memory is taken up
+/// by 2 MiB at a time then.
+///
+/// # Errors
+/// [`OutOfBounds`](TransferError::OutOfBounds) if the region does not lie within the memory.
+pub fn prefer_huge_pages(
+    memory: &mut dyn LinearMemory,
+    region: Region,
+) -> Result<(), TransferError> {
+    if let Some(bytes) = Movable::of(memory, region)? {
+        prefer_huge(&bytes.parts().1);
+    }
+    Ok(())
+}
+
 /// Moves a given payload from its memory to another at once, whole pages by exchange where that can be. What comes back
 /// for them are clean pages of the pool, or else those of the target, cleared before; uncleared if the policy trusts.
 pub(crate) fn hand_over(
@@ -52,7 +69,7 @@ pub(crate) fn hand_over(
     if let (Some(source), Some(target)) = (Movable::of(source, from)?, Movable::of(target, to)?) {
         if source.is_like(&target) {
             if !policy.trusted {
-                if let Some(exchanged) = relay(&source, &target, &policy.pool) {
+                if let Some(exchanged) = relay(&source, &target, policy) {
                     return Ok(exchanged);
                 }
                 clear(target.span());
@@ -66,11 +83,12 @@ pub(crate) fn hand_over(
 
 /// Moves a payload whose place clean pages of the pool take; `None` if it has none, or the kernel refuses, and nothing
 /// has happened then.
-fn relay(source: &Movable<'_>, target: &Movable<'_>, pool: &PagePool) -> Option<Exchanged> {
+fn relay(source: &Movable<'_>, target: &Movable<'_>, policy: &Policy) -> Option<Exchanged> {
+    let pool = &policy.pool;
     let ((head, pages, tail), (their_head, theirs, their_tail)) = (source.parts(), target.parts());
     let span = pages.span();
     let Some(clean) = pool.take(span.len(), span.as_ptr() as usize, None) else {
-        pool.foresee(span.len());
+        pool.foresee(span.len(), policy.huge_pages);
         return None;
     };
     match pages.relay(&theirs, clean) {
@@ -102,7 +120,7 @@ impl Staged {
     pub(crate) fn take(
         memory: &mut dyn LinearMemory,
         region: Region,
-        pool: &PagePool,
+        policy: &Policy,
         trust: Option<Trust>,
     ) -> Result<Self, TransferError> {
         let parts = Movable::of(memory, region)?.map(|bytes| bytes.parts());
@@ -111,10 +129,16 @@ impl Staged {
             return Err(no_pages(io::ErrorKind::Unsupported.into()));
         };
         let (room, address) = (pages.span().len(), pages.span().as_ptr() as usize);
-        let taken = match pool.take(room, address, trust) {
+        let taken = match policy.pool.take(room, address, trust) {
             Some(ready) => pages.replace(ready).map(|(taken, _)| taken),
             None => match pages.take() {
-                Some(taken) => Ok(taken),
+                Some(taken) => {
+                    if policy.huge_pages {
+                        // What is left has to be filled anew.
+                        prefer_huge(&pages);
+                    }
+                    Ok(taken)
+                }
                 None => Err(PageBuffer::new(room).map_err(no_pages)?),
             },
         };
@@ -206,7 +230,7 @@ fn no_pages(source: io::Error) -> TransferError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pool::PoolOptions;
+    use crate::pool::{PagePool, PoolOptions};
     use crate::sys::{faults, PAGE};
     use nix::errno::Errno;
     use proptest::prelude::*;
@@ -250,6 +274,13 @@ mod tests {
         pool
     }
 
+    fn by(pool: &PagePool) -> Policy {
+        Policy {
+            pool: pool.clone(),
+            ..Policy::default()
+        }
+    }
+
     fn is_zero(bytes: &[u8]) -> bool {
         bytes.iter().all(|byte| *byte == 0)
     }
@@ -268,7 +299,7 @@ mod tests {
         let there = Region::new(to as u64, len as u64);
         faults::plan(outcomes);
         let whole_pages = (start + len) / PAGE > start.div_ceil(PAGE);
-        let staged = match Staged::take(&mut source, from, pool, None) {
+        let staged = match Staged::take(&mut source, from, &by(pool), None) {
             Ok(staged) if whole_pages => staged,
             Err(_) if !whole_pages => {
                 assert!(source.as_slice() == before, "nothing to take");
@@ -432,10 +463,10 @@ mod tests {
         // Leaves the middle of the source a mapping of its own.
         let middle = Region::new(300 * PAGE as u64, 20 * PAGE as u64);
         let pool = pool_with(&[]);
-        drop(Staged::take(&mut source, middle, &pool, None).expect("memory"));
+        drop(Staged::take(&mut source, middle, &by(&pool), None).expect("memory"));
         source.span().copy_from_slice(&vec![9; LARGE]);
         let all = Region::new(0, LARGE as u64);
-        let staged = Staged::take(&mut source, all, &pool, None).expect("memory");
+        let staged = Staged::take(&mut source, all, &by(&pool), None).expect("memory");
         assert_eq!(staged.method(), Method::Exchange);
         let mut sink = Fixed(target, all);
         let (method, copies, _) = staged.put(&mut sink, all).expect("inside");
@@ -522,7 +553,7 @@ mod tests {
         let mut after_one = 0;
         for round in 0..2_000_u64 {
             let region = Region::new(100, 5 * PAGE as u64);
-            let staged = Staged::take(&mut source, region, &pool, None).expect("memory");
+            let staged = Staged::take(&mut source, region, &by(&pool), None).expect("memory");
             let (method, _, pages) = staged.put(&mut sink, region).expect("inside");
             assert_eq!(method, Method::Exchange);
             pool.put(pages, None);

@@ -2,7 +2,9 @@
 
 use crate::doorbell::locked;
 use crate::slots::Trust;
-use crate::sys::{clear, clear_past_caches, lower_priority, touch, PageBuffer, TABLE};
+use crate::sys::{
+    clear, clear_past_caches, lower_priority, prefer_huge, touch, PageBuffer, Pages, TABLE,
+};
 use roadrunner_core::LinearMemory;
 use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -199,14 +201,18 @@ impl PagePool {
         shared.add(locked(&shared.state), used);
     }
 
-    /// Has pages made ready for what [`take`](Self::take) could not give twice in a row.
-    pub(crate) fn foresee(&self, len: usize) {
+    /// Has pages made ready, large ones if `huge` and the machine has any, for what [`take`](Self::take) could not give twice
+    /// in a row.
+    pub(crate) fn foresee(&self, len: usize, huge: bool) {
         let shared = self.shared();
         let mut state = locked(&shared.state);
         let again = state.missed.replace(len) == Some(len);
         let room = state.bytes() + len as u64 <= shared.options.bytes;
         if again && room && shared.options.background {
-            if let Ok(buffer) = PageBuffer::new(len) {
+            if let Ok(mut buffer) = PageBuffer::new(len) {
+                if huge {
+                    prefer_huge(&Pages::of(&mut buffer));
+                }
                 state.missed = None;
                 shared.add(state, Used::fresh(buffer));
             }
@@ -746,10 +752,10 @@ mod tests {
         let pool = PagePool::default();
         for len in [LEN, 2 * LEN, LEN] {
             assert!(pool.take(len, 0, None).is_none());
-            pool.foresee(len);
+            pool.foresee(len, false);
         }
         assert_eq!(pool.report().bytes(), 0, "not the same twice in a row");
-        pool.foresee(LEN);
+        pool.foresee(LEN, true);
         until(|| pool.report().clean == LEN as u64);
         assert!(is_zero(&pool.take(LEN, 0, None).expect("ready")));
     }

@@ -247,27 +247,33 @@ fn swap(mut ours: Span<'_>, mut theirs: Span<'_>, by_hand: ByHand) -> Exchanged 
     all
 }
 
-/// Takes the pages out of both ranges, then puts each where the other was. On an error both hold what they held.
+/// Takes the pages out of one range, moves those of the other there, and puts the first ones in their place. On an error
+/// both hold what they held.
 fn try_swap(ours: Span<'_>, theirs: Span<'_>) -> Result<Exchanged, Errno> {
     if !budget::allows() {
         return Err(Errno::ENOMEM);
     }
-    let our_pages = take_out(ours, theirs)?;
-    match take_out(theirs, ours) {
-        Ok(their_pages) => {
-            let there = put_in(our_pages, theirs);
-            let here = put_in(their_pages, ours);
-            Ok(if there == Exchanged::Pages {
-                here
-            } else {
-                there
-            })
-        }
+    let their_pages = take_out(theirs, ours)?;
+    match move_across(ours, theirs) {
+        Ok(()) => Ok(put_in(their_pages, ours)),
         Err(errno) => {
-            put_in(our_pages, ours);
+            map_again(theirs);
+            put_in(their_pages, theirs);
             Err(errno)
         }
     }
+}
+
+/// Asks for large pages where none have been touched yet, if the machine gives them to who asks (madvise(2)
+/// `MADV_HUGEPAGE`; `/sys/kernel/mm/transparent_hugepage/enabled`). A hint: nobody has to heed it, and no byte changes.
+pub(crate) fn prefer_huge(pages: &Pages<'_>) {
+    let span = pages.span();
+    if span.len() < TABLE {
+        return;
+    }
+    // SAFETY: whole pages that are mapped, as `Pages` says; advice changes neither what they hold nor what may be done
+    // with them.
+    unsafe { libc::madvise(span.as_ptr().cast(), span.len(), libc::MADV_HUGEPAGE) };
 }
 
 /// Moves pages to a place of their own, where `like` would need no page table to be rewritten. Cleared ones stay.

@@ -12,7 +12,7 @@ mod view;
 #[cfg(test)]
 pub(crate) use exchange::faults;
 pub use exchange::Exchanged;
-pub(crate) use exchange::{swap_bytes, Movable, Pages};
+pub(crate) use exchange::{prefer_huge, swap_bytes, Movable, Pages};
 pub(crate) use offer::{Ending, Offer};
 pub(crate) use pipe::vmsplice;
 pub(crate) use scrub::{clear, clear_past_caches, lower_priority, touch};
