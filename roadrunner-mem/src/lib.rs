@@ -26,7 +26,9 @@ pub use pool::{PagePool, PoolOptions, PoolReport};
 pub use pump::{Checksum, Pipes, Pump};
 pub use segment::{Audience, Segment};
 pub use server::{Accept, Served, Server, Service};
-pub use slots::{Released, SharedPayload, SlotOptions, SlotReport, SlotTransfer, Slots, Trust};
+pub use slots::{
+    Misuse, Released, SharedPayload, SlotOptions, SlotReport, SlotTransfer, Slots, Trust,
+};
 pub use sys::{Exchanged, PageBuffer};
 pub use transfer::transfer;
 

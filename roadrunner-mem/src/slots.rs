@@ -1,10 +1,12 @@
 //! Slots: segments that stay mapped in linear memories and are handed over without a copy.
 
 mod lent;
+mod misuse;
 mod payload;
 mod received;
 mod transfer;
 
+pub use misuse::Misuse;
 pub use payload::{SharedPayload, Trust};
 pub use transfer::SlotTransfer;
 
@@ -91,6 +93,7 @@ pub struct Slots {
     spare: Vec<Place>,
     /// Who outside the process may see all that is put into them.
     audience: Option<Audience>,
+    misuse: Misuse,
 }
 
 static_assertions::assert_impl_all!(Slots: Send);
@@ -122,7 +125,9 @@ impl Slots {
         let audience = self.audience;
         let free = |lent: &mut Lent| lent.place.is_some() && lent.is_free_for(audience);
         if let Some(at) = lent::best(&mut self.lent, wanted, free) {
-            return self.lent[at].lend(memory, len);
+            let lent = &mut self.lent[at];
+            self.misuse.written_after += u64::from(lent.written_after(memory));
+            return lent.lend(memory, len);
         }
         let fits = |place: &Place| lent::fits(place.len, wanted);
         let at = self.spare.iter().position(fits)?;
@@ -193,8 +198,42 @@ impl Slots {
         region.span(memory)?;
         match self.lent.iter_mut().find(|lent| lent.is_loaned(region)) {
             Some(lent) => lent.hand_over(memory, region.len(), trust),
-            None => Ok(None),
+            None => {
+                let again = self.lent.iter().any(|lent| lent.was_at(region));
+                self.misuse.sent_again += u64::from(again);
+                Ok(None)
+            }
         }
+    }
+
+    /// What the function did so far that it must not do with slots, and what it holds that it received.
+    pub fn misuse(&mut self, memory: &mut dyn LinearMemory) -> Misuse {
+        for lent in &mut self.lent {
+            self.misuse.written_after += u64::from(lent.written_after(memory));
+        }
+        Misuse {
+            unreleased: self.received.iter().filter(|one| one.is_held()).count() as u64,
+            ..self.misuse
+        }
+    }
+
+    /// Takes back all that the function holds, on loan or received, as it will never run again. What it has sent stays with
+    /// its receivers.
+    pub fn bury(&mut self, memory: &mut dyn LinearMemory) {
+        let mut held = 0;
+        for lent in self.lent.iter_mut().filter(|lent| lent.loaned) {
+            lent.end_loan();
+            held += 1;
+        }
+        for received in self.received.iter_mut().filter(|one| one.is_held()) {
+            // Where the system refuses, it is held until these slots are dropped.
+            if let Ok(place) = received.release(memory) {
+                self.spare.extend(place);
+                held += 1;
+            }
+        }
+        self.misuse.died_holding += held;
+        self.drop_orphans(memory);
     }
 
     /// Gives a payload that was not sent back to the function: its slot is on loan again. False if it is not from

@@ -21,7 +21,7 @@ use crate::sys::memory::overlap;
 use crate::sys::runtime::{Configuration, Run};
 use host::{HostFunction, HostState, Invocation};
 use roadrunner_core::{Deadline, Delivery, LinearMemory, Region, Sink, TransferError};
-use roadrunner_mem::{SlotReport, SlotTransfer};
+use roadrunner_mem::{prefer_huge_pages, Misuse, SlotReport, SlotTransfer};
 use slots::OwnSlots;
 use std::fmt;
 use std::sync::Arc;
@@ -66,6 +66,8 @@ pub struct Function {
     state: HostState,
     call_limit: Duration,
     usable: bool,
+    /// Bytes of its memory, from the start on, for which huge pages have been asked; `None` if they are not wanted.
+    asked_huge: Option<usize>,
 }
 
 impl Function {
@@ -83,6 +85,7 @@ impl Function {
             call_limit,
             slots,
             audience,
+            huge_pages,
         } = options;
         let max_pages = max_pages.unwrap_or(ALL_PAGES).min(ALL_PAGES);
         if module.min_pages() > max_pages.into() {
@@ -166,7 +169,9 @@ impl Function {
             state,
             call_limit,
             usable: true,
+            asked_huge: huge_pages.then_some(0),
         };
+        function.ask_for_huge_pages();
         if let Some(initialize) = initialize {
             function.call(initialize, &[])?;
         }
@@ -277,6 +282,9 @@ impl Function {
         };
         let received = link.recv_with(&mut slots, self, deadline);
         self.state.slots = OwnSlots::Here(slots);
+        if !self.usable {
+            self.bury();
+        }
         self.instance.set_slots(self.state.slots.places());
         received
     }
@@ -298,6 +306,32 @@ impl Function {
     /// What its slots take now. `None` if it may have none.
     pub fn slots(&mut self) -> Option<SlotReport> {
         self.state.slots.here().map(|slots| slots.report())
+    }
+
+    /// What it did with slots that it must not, and what it holds of others that it has not released. `None` if it may have
+    /// none.
+    pub fn misuse(&mut self) -> Option<Misuse> {
+        let slots = self.state.slots.here()?;
+        Some(slots.misuse(&mut self.instance))
+    }
+
+    /// It will never run again: what it holds of others goes back to them.
+    fn bury(&mut self) {
+        if let Some(slots) = self.state.slots.here() {
+            slots.bury(&mut self.instance);
+        }
+    }
+
+    /// Asks for huge pages where the memory is new. What a call grows and fills by itself has been filled by then.
+    fn ask_for_huge_pages(&mut self) {
+        let len = self.instance.len();
+        let Some(asked) = self.asked_huge.filter(|asked| *asked < len) else {
+            return;
+        };
+        let grown = Region::new(asked as u64, (len - asked) as u64);
+        // A hint, and the region is inside.
+        let _ = prefer_huge_pages(&mut self.instance, grown);
+        self.asked_huge = Some(len);
     }
 
     /// Calls an export within the limit for calls that have no deadline of their own.
@@ -334,9 +368,14 @@ impl Function {
         let said = invocation.finish();
         self.instance.set_slots(self.state.slots.places());
         match result {
-            Ok(result) => Ok((result, said.reason)),
+            Ok(result) => {
+                self.ask_for_huge_pages();
+                Ok((result, said.reason))
+            }
             Err(ended) => {
                 self.usable = false;
+                self.bury();
+                self.instance.set_slots(self.state.slots.places());
                 Err(FunctionError::ended(
                     &self.name,
                     ended,

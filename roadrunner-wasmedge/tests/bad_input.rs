@@ -27,6 +27,43 @@ fn a_good_chain_gives_what_it_got() {
 }
 
 #[test]
+fn a_function_that_writes_to_what_it_gave_away_is_told_of() {
+    let imports = r#"(module
+        (import "roadrunner" "bind" (func $bind (param i32 i32) (result i32)))
+        (data (i32.const 32) "c")"#;
+    // A slot of 1 MiB with a 5 in its first byte, to which it writes 9 once it is sent.
+    let body = "(drop (memory.grow (i32.const 64)))
+        (drop (call $bind (i32.const 0x100000) (i32.const 0x100000)))
+        (i32.store8 (i32.const 0x100000) (i32.const 5))
+        (drop (call $send (i32.const 32) (i32.const 1) (i32.const 0x100000) (i32.const 0x100000) (i32.const 1)))
+        (i32.store8 (i32.const 0x100000) (i32.const 9))
+        (i64.const 0)";
+    for mode in ["user", "kernel"] {
+        let bad = module(body).replacen("(module", imports, 1);
+        let bench = Bench::chain(&[("a", echo()), ("bad", bad), ("c", echo())]);
+        let json = bench.path("report.json");
+        let output = bench
+            .command(mode)
+            .arg("--json")
+            .arg(&json)
+            .output()
+            .expect("it starts");
+        let [said, talk] = [&output.stdout, &output.stderr].map(|it| String::from_utf8_lossy(it));
+        assert!(output.status.success(), "{mode}: {talk}");
+        let result = std::fs::read(bench.path("out/c")).expect("an output");
+        assert_eq!((result.len(), result[0]), (1 << 20, 5), "{mode}");
+        let what = "wrote to a slot after giving it away, which nobody sees";
+        assert!(
+            said.contains(&format!("misuse of slots ({mode}): bad {what}")),
+            "{said}"
+        );
+        assert!(talk.contains(&format!("bad: it {what}")), "{talk}");
+        let json = std::fs::read_to_string(json).expect("a report");
+        assert!(json.contains(what), "{json}");
+    }
+}
+
+#[test]
 fn no_such_input() {
     let bench = Bench::chain(&[("a", echo())]);
     std::fs::remove_file(bench.path("input")).expect("there");

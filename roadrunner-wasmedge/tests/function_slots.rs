@@ -6,7 +6,7 @@ use function_support::puppet::{By, Do, Puppet, SMALL};
 use function_support::*;
 use proptest::prelude::*;
 use roadrunner_core::{Delivery, Method, Payload, Region, Sink, TransferError};
-use roadrunner_mem::{link, transfer, Policy, SlotOptions};
+use roadrunner_mem::{link, transfer, Misuse, Policy, SlotOptions};
 use roadrunner_wasmedge::function::{FunctionError, FunctionOptions, Given, Outbox, SendError};
 
 const MIB: u32 = 1 << 20;
@@ -59,6 +59,10 @@ fn a_slot_goes_over_and_comes_back() {
         ]);
         assert_eq!(seen[0], LEN as i32);
         assert_eq!(seen[2..], [KEPT, PLACE as i32, LEN as i32], "round {round}");
+    }
+    for function in [&mut from, &mut to] {
+        let misuse = function.misuse().expect("it has some");
+        assert!(misuse.is_none(), "{misuse}");
     }
     let (from, to) = (
         from.slots().expect("it has some"),
@@ -154,7 +158,9 @@ fn functions_that_die_give_slots_back() {
             to.take(&mut there);
             assert!(to.try_act(&[Do::Trap], &mut By::new(&mut there)).is_err());
         }
-        assert_eq!(from.slots().expect("it has some").away, 1);
+        // What the dead one held went back at once.
+        let away = usize::from(!dies);
+        assert_eq!(from.slots().expect("it has some").away, away);
         drop((there, here));
         drop(to);
         assert_eq!(from.slots().expect("it has some").away, 0);
@@ -175,6 +181,128 @@ fn functions_that_die_give_slots_back() {
         to.one(Do::Count(offset(delivery.region()), LEN, 8)),
         LEN as i32
     );
+}
+
+fn misuse(puppet: &mut Puppet) -> (Misuse, String) {
+    let misuse = puppet.misuse().expect("it has slots");
+    (misuse, misuse.to_string())
+}
+
+#[test]
+fn who_never_releases_is_told_of_and_holds_up_nobody_else() {
+    let (mut from, mut keeps, mut other) = (with_slot(1), Puppet::new(), Puppet::new());
+    let (mut here, mut there) = link(Policy::default());
+    let (mut to_other, mut others) = link(Policy::default());
+    from.try_act(&[Do::Send(PLACE, LEN, true)], &mut By::new(&mut here))
+        .expect("sent");
+    let kept = keeps.take(&mut there).region();
+    assert_eq!(from.one(Do::Loan(LEN)), 0, "it is still away");
+    // The sender goes on with another slot, and somebody else gets what is in it.
+    let next = 16 * MIB;
+    let commands = [
+        Do::Grow(384),
+        Do::Bind(next, LEN),
+        Do::Fill(next, LEN, 2),
+        Do::Send(next, LEN, true),
+    ];
+    let mut by = By::new(&mut to_other);
+    assert_eq!(from.try_act(&commands, &mut by).expect("sent")[1..], [0; 3]);
+    let at = offset(other.take(&mut others).region());
+    assert_eq!(other.one(Do::Count(at, LEN, 2)), LEN as i32);
+    assert_eq!(keeps.one(Do::Count(offset(kept), LEN, 1)), LEN as i32);
+    let (found, said) = misuse(&mut keeps);
+    assert_eq!(found.unreleased, 1, "{said}");
+    assert_eq!(said, "did not release a payload that it received");
+    assert!(misuse(&mut from).0.is_none());
+    // With its end at the latest it comes back.
+    drop(keeps);
+    assert_eq!(from.one(Do::Loan(LEN)), PLACE as i32);
+}
+
+#[test]
+fn who_sends_twice_is_told_of_and_sends_nothing_that_it_gave_away() {
+    let (mut from, mut to, mut other) = (with_slot(1), Puppet::new(), Puppet::new());
+    let (mut here, mut there) = link(Policy::default());
+    let commands = [Do::Send(PLACE, LEN, true)];
+    from.try_act(&commands, &mut By::new(&mut here))
+        .expect("sent");
+    let first = to.take(&mut there);
+    // Large ones wait for their receiver: two threads.
+    let (mut to_other, mut others) = link(Policy::default());
+    let second = std::thread::scope(|scope| {
+        let receiver = scope.spawn(|| other.take(&mut others));
+        let mut by = By::new(&mut to_other);
+        assert_eq!(from.try_act(&commands, &mut by).expect("sent"), [0]);
+        receiver.join().expect("it receives")
+    });
+    assert_eq!(second.receipt().method(), Method::Copy);
+    assert_eq!(
+        other.one(Do::Count(offset(second.region()), LEN, 0)),
+        LEN as i32,
+        "nothing of the first"
+    );
+    assert_eq!(
+        to.one(Do::Count(offset(first.region()), LEN, 1)),
+        LEN as i32
+    );
+    let (found, said) = misuse(&mut from);
+    assert_eq!((found.sent_again, found.written_after), (1, 0), "{said}");
+    assert!(said.starts_with("sent a slot that it had given away"));
+    for receiver in [&mut to, &mut other] {
+        assert_eq!(misuse(receiver).0.sent_again, 0);
+    }
+}
+
+#[test]
+fn who_writes_after_sending_is_told_of_and_changes_nothing() {
+    let (mut from, mut to) = (with_slot(1), Puppet::new());
+    let (mut here, mut there) = link(Policy::default());
+    for round in 1..=3 {
+        let commands = [
+            Do::Fill(PLACE, LEN, 1),
+            Do::Send(PLACE, LEN, true),
+            // One byte, in the last page.
+            Do::Fill(PLACE + LEN - 1, 1, 99),
+        ];
+        from.try_act(&commands, &mut By::new(&mut here))
+            .expect("sent");
+        let at = offset(to.take(&mut there).region());
+        assert_eq!(to.one(Do::Count(at, LEN, 1)), LEN as i32);
+        // Whether it is asked before the slot is on loan again, or after.
+        if round == 2 {
+            assert_eq!(misuse(&mut from).0.written_after, round);
+        }
+        to.one(Do::Release(at));
+        assert_eq!(from.one(Do::Loan(LEN)), PLACE as i32);
+        let (found, said) = misuse(&mut from);
+        assert_eq!(
+            (found.written_after, found.sent_again),
+            (round, 0),
+            "{said}"
+        );
+    }
+    assert!(misuse(&mut to).0.is_none());
+}
+
+#[test]
+fn who_dies_is_told_of_and_all_it_held_goes_back() {
+    let (mut from, mut dies) = (with_slot(1), with_slot(5));
+    let (mut here, mut there) = link(Policy::default());
+    from.try_act(&[Do::Send(PLACE, LEN, true)], &mut By::new(&mut here))
+        .expect("sent");
+    dies.take(&mut there);
+    assert!(dies.try_act(&[Do::Trap], &mut By::new(&mut there)).is_err());
+    // One that it received, and one on loan.
+    let (found, said) = misuse(&mut dies);
+    assert_eq!((found.died_holding, found.unreleased), (2, 0), "{said}");
+    assert_eq!(said, "died with slots, which were taken back (2)");
+    let slots = dies.slots().expect("it has some");
+    assert_eq!((slots.loaned, slots.received), (0, 0));
+    // The dead one is still there, and what it held is the sender's again.
+    assert_eq!(from.slots().expect("it has some").away, 0);
+    assert_eq!(from.one(Do::Loan(LEN)), PLACE as i32);
+    assert_eq!(from.one(Do::Count(PLACE, LEN, 1)), LEN as i32);
+    assert!(misuse(&mut from).0.is_none());
 }
 
 #[test]

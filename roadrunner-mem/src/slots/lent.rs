@@ -3,7 +3,7 @@
 use super::payload::{Hold, SharedPayload, Trust};
 use super::{failed, Place};
 use crate::segment::{Audience, Segment};
-use crate::sys::{clear, Sharing, View};
+use crate::sys::{clear, is_touched, Sharing, View};
 use roadrunner_core::{LinearMemory, Region, Span, TransferError};
 use std::io;
 use std::sync::Arc;
@@ -20,6 +20,8 @@ pub(super) struct Lent {
     pub(super) loaned: bool,
     /// The link whose receiver has it mapped for good.
     trust: Option<Trust>,
+    /// Its place was left without a page when it was handed over, and has not been looked at since.
+    left_empty: bool,
 }
 
 impl Lent {
@@ -32,6 +34,7 @@ impl Lent {
             place: None,
             loaned: false,
             trust: None,
+            left_empty: false,
         })
     }
 
@@ -83,6 +86,7 @@ impl Lent {
                 self.view = Some(view);
                 return None;
             }
+            self.left_empty = false;
         }
         self.loaned = true;
         Some(Region::new(place.offset, len))
@@ -97,6 +101,22 @@ impl Lent {
                 .and_then(|span| View::take(span).ok());
         }
         self.view.is_some()
+    }
+
+    /// Whether it was handed over, starting where `region` does, and is not on loan again.
+    pub(super) fn was_at(&self, region: Region) -> bool {
+        let starts_there = |place: Place| place.offset == region.offset();
+        !self.loaned && self.place.is_some_and(starts_there)
+    }
+
+    /// Whether the function has written to its place since the slot was handed over; says so once.
+    pub(super) fn written_after(&mut self, memory: &mut dyn LinearMemory) -> bool {
+        let place = self.place.filter(|_| self.left_empty);
+        let touched = place
+            .and_then(|place| place.span(memory).ok())
+            .is_some_and(is_touched);
+        self.left_empty &= !touched;
+        touched
     }
 
     pub(super) fn end_loan(&mut self) {
@@ -122,6 +142,7 @@ impl Lent {
             clear(span.split_at(len as usize).1);
             let taken = View::take(span).map_err(|errno| failed("take a slot back", errno.into()));
             self.view = Some(taken?);
+            self.left_empty = true;
         }
         self.loaned = false;
         self.trust = trust;

@@ -17,7 +17,7 @@ pub(crate) use offer::{Ending, Offer};
 pub(crate) use pipe::vmsplice;
 pub(crate) use scrub::{clear, clear_past_caches, lower_priority, touch};
 pub(crate) use signal::SigpipeBlocked;
-pub(crate) use view::{Sharing, View};
+pub(crate) use view::{is_touched, Sharing, View};
 
 use nix::libc;
 use roadrunner_core::{Backing, LinearMemory, Region, Sink, Span, TransferError};

@@ -139,12 +139,24 @@ nix::ioctl_readwrite!(pagemap_scan, b'f', 16, Scan);
 
 static_assertions::assert_eq_size!(Scan, [u64; 12]);
 
+const PAGE_IS_PFNZERO: u64 = 1 << 5;
+
 /// Whether a private mapping of a file has pages of its own. True as well where nobody can tell (before Linux 6.7).
 fn written(span: Span<'_>) -> bool {
+    has_page(span, PAGE_IS_FILE).unwrap_or(true)
+}
+
+/// Whether something has been written to anonymous pages, none of which were there. False as well where nobody can tell.
+pub(crate) fn is_touched(span: Span<'_>) -> bool {
+    // One that was only read is the page of zeros that everybody has.
+    has_page(span, PAGE_IS_PFNZERO | PAGE_IS_FILE).unwrap_or(false)
+}
+
+/// Whether there is a page, in memory or swapped out, that is none of these. `None` where nobody can tell.
+fn has_page(span: Span<'_>, none_of: u64) -> Option<bool> {
     static PAGEMAP: OnceLock<Option<File>> = OnceLock::new();
-    let Some(pagemap) = PAGEMAP.get_or_init(|| File::open("/proc/self/pagemap").ok()) else {
-        return true;
-    };
+    let pagemap = PAGEMAP.get_or_init(|| File::open("/proc/self/pagemap").ok());
+    let pagemap = pagemap.as_ref()?;
     let mut found = Found::default();
     let start = span.as_ptr() as u64;
     let mut scan = Scan {
@@ -154,8 +166,8 @@ fn written(span: Span<'_>) -> bool {
         regions: std::ptr::from_mut(&mut found) as u64,
         regions_len: 1,
         max_pages: 1,
-        category_inverted: PAGE_IS_FILE,
-        category_mask: PAGE_IS_FILE,
+        category_inverted: none_of,
+        category_mask: none_of,
         category_anyof_mask: PAGE_IS_PRESENT | PAGE_IS_SWAPPED,
         return_mask: PAGE_IS_PRESENT,
         ..Scan::default()
@@ -163,5 +175,5 @@ fn written(span: Span<'_>) -> bool {
     // SAFETY: the argument has the layout and says the size of the kernel's, and room for one region, which lives on
     // this stack. The call reads page tables and changes nothing.
     let count = unsafe { pagemap_scan(pagemap.as_raw_fd(), &mut scan) };
-    count != Ok(0)
+    count.ok().map(|count| count != 0)
 }

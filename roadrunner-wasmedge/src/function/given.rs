@@ -70,12 +70,9 @@ impl<'f> Given<'f> {
         link: &mut dyn SlotTransfer,
         deadline: Deadline,
     ) -> Result<Receipt, TransferError> {
-        if let Some(slots) = self
-            .slots
-            .as_deref_mut()
-            .filter(|slots| slots.is_loaned(self.region))
-        {
-            if self.region.len() >= HAND_OVER {
+        if let Some(slots) = self.slots.as_deref_mut() {
+            // What is not on loan is not handed over, but noted if it was before.
+            if self.region.len() >= HAND_OVER || !slots.is_loaned(self.region) {
                 let trust = link.trust();
                 if let Some(payload) = slots.hand_over(&mut self.memory, self.region, trust)? {
                     let sent = link.send_shared(&payload, deadline);

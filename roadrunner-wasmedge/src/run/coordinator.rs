@@ -9,6 +9,7 @@ use crate::module::Module;
 use crate::workflow::{FunctionSpec, Workflow};
 use crossbeam_channel::{bounded, Receiver, Sender};
 use roadrunner_core::Deadline;
+use roadrunner_mem::Policy;
 use roadrunner_splice::Secret;
 use std::collections::HashMap;
 use std::fmt;
@@ -28,6 +29,7 @@ pub struct Options {
     output: PathBuf,
     mode: Mode,
     network_method: NetworkMethod,
+    policy: Policy,
     cache: Option<PathBuf>,
     deadline: Option<Duration>,
     secret: Option<Secret>,
@@ -54,6 +56,7 @@ impl Options {
             output: output.to_owned(),
             mode,
             network_method: NetworkMethod::Auto,
+            policy: Policy::default(),
             cache: None,
             deadline: None,
             secret: None,
@@ -66,6 +69,14 @@ impl Options {
     #[must_use]
     pub fn network_method(mut self, method: NetworkMethod) -> Self {
         self.network_method = method;
+        self
+    }
+
+    /// Lets payloads cross like this in user mode, edges that the workflow trusts excepted: these are
+    /// [trusted](Policy::trusted), whatever it says. [`Policy::huge_pages`] is about the functions' memories too.
+    #[must_use]
+    pub fn policy(mut self, policy: Policy) -> Self {
+        self.policy = policy;
         self
     }
 
@@ -190,6 +201,8 @@ pub struct Outcome {
     pub outputs: Vec<OutputFile>,
     /// How long each function spent in its handler, its own sends included, in the order of the workflow.
     pub functions: Vec<(String, Duration)>,
+    /// What functions did with slots that they must not, in words: each harmed nobody but itself. As they ended.
+    pub misuses: Vec<(String, String)>,
     /// From the first worker's start to the last one's end.
     pub duration: Duration,
 }
@@ -237,6 +250,7 @@ pub(crate) struct Plan<'a> {
     pub(crate) modules: HashMap<&'a Path, Module>,
     pub(crate) mode: Mode,
     pub(crate) network_method: NetworkMethod,
+    pub(crate) policy: Policy,
     pub(crate) input: PathBuf,
     pub(crate) staging: PathBuf,
     pub(crate) cache: Option<PathBuf>,
@@ -309,6 +323,7 @@ pub fn run(workflow: &Workflow, options: &Options) -> Result<Outcome, RunError> 
         modules,
         mode: options.mode,
         network_method: options.network_method,
+        policy: options.policy.clone(),
         input: options.input.clone(),
         staging: staging.path().to_owned(),
         cache: options.cache.clone(),

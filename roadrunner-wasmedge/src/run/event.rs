@@ -28,6 +28,8 @@ pub(crate) enum Event {
         bytes: u64,
         sha256: String,
     },
+    /// What the function did with slots that it must not, in words.
+    Misused { what: String },
     /// The function, or its WASI output, said something.
     Log { level: LogLevel, text: String },
     /// The worker gave up.

@@ -3,6 +3,7 @@
 use super::coordinator::{Hop, Message, Options, Outcome, OutputFile, Plan, RunError, Workers};
 use super::event::{method_name, Event, Failure};
 use super::output::Staging;
+use crate::function::LogLevel;
 use crate::workflow::Workflow;
 use crossbeam_channel::{select, Receiver};
 use std::collections::{HashMap, VecDeque};
@@ -22,6 +23,7 @@ pub(super) struct Ledger<'a> {
     sending: HashMap<(String, String), VecDeque<u64>>,
     received: HashMap<(String, String), Vec<Event>>,
     outputs: Vec<Vec<(String, u64, String)>>,
+    misuses: Vec<(String, String)>,
 }
 
 impl<'a> Ledger<'a> {
@@ -35,6 +37,7 @@ impl<'a> Ledger<'a> {
             sending: HashMap::new(),
             received: HashMap::new(),
             outputs: vec![Vec::new(); count],
+            misuses: Vec::new(),
         }
     }
 
@@ -119,6 +122,10 @@ impl<'a> Ledger<'a> {
                 bytes,
                 sha256,
             } => self.outputs[worker].push((file, bytes, sha256)),
+            Event::Misused { what } => {
+                (options.log)(&name, LogLevel::Warn, &format!("it {what}"));
+                self.misuses.push((name, what));
+            }
             Event::Log { level, text } => (options.log)(&name, level, &text),
             Event::Done => self.done[worker] = true,
             // The caller's own.
@@ -166,6 +173,7 @@ impl<'a> Ledger<'a> {
             hops,
             outputs,
             functions,
+            misuses: self.misuses,
             duration,
         })
     }

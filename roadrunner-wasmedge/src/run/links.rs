@@ -4,7 +4,7 @@ use super::event::Failure;
 use crate::function::Function;
 use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
 use roadrunner_core::{Deadline, Delivery, Transfer, TransferError};
-use roadrunner_mem::{Doorbell, PagePool, Policy, SlotTransfer};
+use roadrunner_mem::{Doorbell, Policy, SlotTransfer};
 use std::os::fd::{AsFd, BorrowedFd};
 
 /// One end of an edge.
@@ -15,11 +15,10 @@ pub(crate) enum Link {
 }
 
 impl Link {
-    /// Both ends, for two threads of a run whose pool this is.
-    pub(crate) fn in_memory(trusted: bool, pool: &PagePool) -> (Self, Self) {
-        let mut policy = Policy::default();
+    /// Both ends, for two threads of a run whose policy this is, but for whom it trusts.
+    pub(crate) fn in_memory(trusted: bool, policy: &Policy) -> (Self, Self) {
+        let mut policy = policy.clone();
         policy.trusted = trusted;
-        policy.pool = pool.clone();
         let (here, there) = roadrunner_mem::link(policy);
         (Self::Memory(here), Self::Memory(there))
     }

@@ -6,7 +6,7 @@ use super::links::{Inlets, Link};
 use super::worker::{Emit, Task, Worker};
 use crossbeam_channel::Sender;
 use roadrunner_core::Deadline;
-use roadrunner_mem::{Audience, PagePool};
+use roadrunner_mem::Audience;
 use std::collections::HashMap;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::sync::Arc;
@@ -19,10 +19,9 @@ impl Threads {
     pub(crate) fn spawn(plan: &Plan<'_>, events: Sender<Message>) -> Result<Self, RunError> {
         let mut outlets: HashMap<String, Vec<(String, Link)>> = HashMap::new();
         let mut inlets: HashMap<String, Vec<(String, Link)>> = HashMap::new();
-        let pool = PagePool::default();
         for function in &plan.workflow.functions {
             for to in &function.successors {
-                let (here, there) = Link::in_memory(function.trusted.contains(to), &pool);
+                let (here, there) = Link::in_memory(function.trusted.contains(to), &plan.policy);
                 let from = function.name.clone();
                 outlets
                     .entry(from.clone())

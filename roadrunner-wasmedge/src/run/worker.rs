@@ -43,6 +43,8 @@ pub(crate) struct Task {
     pub(crate) output: Option<String>,
     /// Whether the function may have slots: they go from memory to memory within a host, and no other way.
     pub(crate) slots: bool,
+    /// Whether huge pages are asked for in its memory.
+    pub(crate) huge_pages: bool,
     /// Neighbours at edges that the workflow file trusts.
     pub(crate) trusted: Vec<String>,
     /// Where outputs go.
@@ -61,6 +63,7 @@ impl Task {
             input: spec.predecessors.is_empty().then(|| plan.input.clone()),
             output: spec.output.clone(),
             slots: plan.mode != Mode::Network,
+            huge_pages: plan.policy.huge_pages,
             trusted: plan.workflow.trusted_neighbours(&spec.name),
             staging: plan.staging.clone(),
         }
@@ -76,8 +79,9 @@ impl Task {
     ) -> Result<Function, Failure> {
         let log = emit.clone();
         let all_get_all = self.successors.len() < 2 || !module.sends();
-        let mut options =
-            FunctionOptions::new(&self.name).audience(all_get_all.then_some(audience));
+        let mut options = FunctionOptions::new(&self.name)
+            .audience(all_get_all.then_some(audience))
+            .huge_pages(self.huge_pages);
         if !self.slots {
             options = options.slots(None);
         }
@@ -107,7 +111,18 @@ pub(crate) struct Worker<'a> {
 
 impl Worker<'_> {
     /// Handles the input and whatever comes through `inlets`, then closes the links to the successors.
-    pub(crate) fn work(mut self, mut inlets: Inlets) -> Result<(), Failure> {
+    pub(crate) fn work(mut self, inlets: Inlets) -> Result<(), Failure> {
+        let ended = self.work_through(inlets);
+        let misuse = self.function.misuse().filter(|misuse| !misuse.is_none());
+        if let Some(misuse) = misuse {
+            (self.emit)(Event::Misused {
+                what: misuse.to_string(),
+            });
+        }
+        ended
+    }
+
+    fn work_through(&mut self, mut inlets: Inlets) -> Result<(), Failure> {
         let mut outputs = 0;
         if let Some(input) = &self.task.input {
             let region = read_input(input, &mut self.function)?;

@@ -201,6 +201,7 @@ impl Crew {
                     input: order.predecessors.is_empty().then(|| plan.input.clone()),
                     output: order.output.clone(),
                     slots: false,
+                    huge_pages: true,
                     trusted: Vec::new(),
                     staging: plan.staging.clone(),
                 },

@@ -1,5 +1,6 @@
 //! `roadrunner`: checks workflows of WebAssembly functions, and runs them.
 
+mod policy;
 mod report;
 mod secret;
 mod serve;
@@ -7,6 +8,7 @@ mod serve;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 use report::Report;
+use roadrunner_mem::Policy;
 use roadrunner_wasmedge::function::LogLevel;
 use roadrunner_wasmedge::run::{self, Interrupt, Mode, NetworkMethod, Options};
 use roadrunner_wasmedge::workflow::Workflow;
@@ -36,6 +38,8 @@ enum Command {
         /// Also ask the workflow's hosts whether they are there and know the secret
         #[arg(long)]
         hosts: bool,
+        #[arg(long, value_name = "NAME=VALUE", value_parser = policy::Setting::parse, help = policy::HELP)]
+        policy: Vec<policy::Setting>,
         #[command(flatten)]
         secret: secret::Argument,
     },
@@ -66,6 +70,8 @@ struct RunArguments {
     /// How large payloads cross TCP in network mode
     #[arg(long, value_enum, value_name = "METHOD", default_value = "auto")]
     network_method: MethodArgument,
+    #[arg(long, value_name = "NAME=VALUE", value_parser = policy::Setting::parse, help = policy::HELP)]
+    policy: Vec<policy::Setting>,
     /// Write what the table says, as JSON
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -162,8 +168,14 @@ fn act() -> u8 {
             workflow,
             cache,
             hosts,
+            policy,
             secret,
-        } => check(&workflow, cache.as_deref(), hosts.then_some(&secret)),
+        } => check(
+            &workflow,
+            cache.as_deref(),
+            hosts.then_some(&secret),
+            &policy::with(&policy),
+        ),
         Command::Serve(arguments) => serve::run(arguments),
         Command::Worker { .. } => {
             return if run::serve_worker() { 0 } else { FAILED };
@@ -185,6 +197,7 @@ fn check(
     file: &Path,
     cache: Option<&Path>,
     secret: Option<&secret::Argument>,
+    policy: &Policy,
 ) -> Result<u8, Failure> {
     let workflow = Workflow::load(file)?;
     run::check_modules(&workflow, cache)?;
@@ -193,7 +206,7 @@ fn check(
     }
     let edges: usize = workflow.functions.iter().map(|f| f.successors.len()).sum();
     say(&format!(
-        "{}: {} functions, {edges} edges, {}good\n",
+        "{}: {} functions, {edges} edges, {}good\nin user mode: {policy}\n",
         file.display(),
         workflow.functions.len(),
         match workflow.hosts().as_slice() {
@@ -273,6 +286,7 @@ fn options(
     let progress = progress.clone();
     Options::new(&arguments.input, output, mode)
         .network_method(arguments.network_method.into())
+        .policy(policy::with(&arguments.policy))
         .cache(arguments.cache.clone())
         .deadline(
             arguments

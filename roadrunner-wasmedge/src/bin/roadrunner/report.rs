@@ -14,6 +14,7 @@ pub(crate) struct Report {
     hops: Vec<HopRow>,
     functions: Vec<FunctionRow>,
     outputs: Vec<OutputRow>,
+    misuses: Vec<MisuseRow>,
     runs: Vec<RunRow>,
 }
 
@@ -46,6 +47,14 @@ struct OutputRow {
     path: PathBuf,
     bytes: u64,
     sha256: String,
+}
+
+/// What a function did with slots that it must not.
+#[derive(Serialize)]
+struct MisuseRow {
+    mode: Mode,
+    function: String,
+    what: String,
 }
 
 #[derive(Serialize)]
@@ -84,6 +93,13 @@ impl Report {
                 path: output.path.clone(),
                 bytes: output.bytes,
                 sha256: output.sha256.clone(),
+            }));
+        let misuses = outcome.misuses.iter();
+        self.misuses
+            .extend(misuses.map(|(function, what)| MisuseRow {
+                mode,
+                function: function.clone(),
+                what: what.clone(),
             }));
         self.runs.push(RunRow {
             mode,
@@ -124,12 +140,24 @@ impl Report {
             ]);
         }
         right(&mut outputs, &[1]);
+        let misuses = self.misuses.iter().map(|misuse| {
+            let MisuseRow {
+                mode,
+                function,
+                what,
+            } = misuse;
+            format!("misuse of slots ({mode}): {function} {what}\n")
+        });
+        let misuses: String = misuses.collect();
         let runs: Vec<_> = self
             .runs
             .iter()
             .map(|run| format!("{} {}", run.mode, time(run.seconds)))
             .collect();
-        format!("{hops}\n\n{outputs}\n\nwhole runs: {}\n", runs.join(", "))
+        format!(
+            "{hops}\n\n{outputs}\n\n{misuses}whole runs: {}\n",
+            runs.join(", ")
+        )
     }
 }
 
