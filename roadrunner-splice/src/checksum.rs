@@ -10,7 +10,7 @@ use roadrunner_mem::Checksum;
 
 /// Bytes of a step: they stay in a cache meanwhile, and are so many that what a step costs besides hardly counts. With
 /// steps of 128 KiB 100 MB took half as long again (`examples/measure.rs`).
-const STEP: usize = 1 << 20;
+pub(crate) const STEP: usize = 1 << 20;
 /// Bytes that are looked at in one piece.
 const BLOCK: usize = 4 << 10;
 
@@ -32,6 +32,11 @@ pub(crate) struct Sum {
 }
 
 impl Sum {
+    /// Of how many bytes it is.
+    pub(crate) fn done(&self) -> usize {
+        self.done
+    }
+
     fn value(&self) -> u32 {
         self.crc.clone().finalize()
     }

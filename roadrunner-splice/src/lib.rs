@@ -3,6 +3,7 @@
 #![allow(clippy::needless_doctest_main)]
 
 mod checksum;
+mod chooser;
 mod link;
 mod listener;
 mod options;
@@ -12,6 +13,7 @@ mod session;
 #[allow(unsafe_code)]
 mod sys;
 mod wire;
+mod zerocopy;
 
 pub use link::{connect, Link};
 pub use listener::Listener;

@@ -1,22 +1,37 @@
 //! What an end of a link may be told.
 
+use crate::chooser::Chooser;
 use crate::secret::Secret;
-use roadrunner_core::DEFAULT_LIMIT;
+use crate::zerocopy::ZeroCopy;
+use roadrunner_core::{Method, DEFAULT_LIMIT};
 use roadrunner_mem::{Pipes, Pump};
+use std::os::fd::AsFd;
 use std::time::Duration;
 
 /// Which way payloads are carried. What really ran is in each [`Receipt`](roadrunner_core::Receipt).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub enum Preference {
-    /// As [`Splice`](Self::Splice) to other hosts; always written to addresses of this host, where what splicing saves in
-    /// copying it loses on page after page, by a third of the time (100 MB, two processes).
+    /// As [`Measured`](Self::Measured) to other hosts; always written to addresses of this host, where what splicing gains,
+    /// if it does, costs as many pages again as the longest payload has.
     #[default]
     Auto,
+    /// What the link itself finds to be best: the first payloads of 4 MiB and more go by each method in turn, twice, and
+    /// those after them by the quickest one, or among methods that are as quick within a tenth by the one that costs the
+    /// sender the least processor time. [`TcpWire::chosen`](crate::TcpWire::chosen) says which. Until then, and for shorter
+    /// payloads, as [`Splice`](Self::Splice) to other hosts and as [`Write`](Self::Write) to addresses of this host, where
+    /// [`ZeroCopySend`](Self::ZeroCopySend) is not tried: the kernel would copy.
+    Measured,
     /// Always written.
     Write,
     /// Spliced from [`Options::splice_from`] on where that can be done, and written otherwise. It can be done with
     /// payloads that are given away and whose memory is [`PrivateAnonymous`](roadrunner_core::Backing).
     Splice,
+    /// Sent without a copy into the kernel (`MSG_ZEROCOPY`) from [`Options::splice_from`] on, out of any memory, and written
+    /// where the system refuses; `send` returns when the peer's kernel has acknowledged the payload. To a receiver on this
+    /// host the kernel copies all the same, which the sender's receipt counts; the receiver's counts what was true of
+    /// the payload before, and a copy for the first one. [`try_send`](roadrunner_core::stream::StreamLink::try_send) writes.
+    ZeroCopySend,
 }
 
 /// How to listen, to connect and to carry.
@@ -38,6 +53,7 @@ pub struct Options {
     pub(crate) user_timeout: Option<Duration>,
     pub(crate) connections: usize,
     pub(crate) connections_each: usize,
+    pub(crate) memory_each: Option<u64>,
     pub(crate) keep: u64,
     pub(crate) secret: Option<Secret>,
     preference: Preference,
@@ -48,7 +64,7 @@ pub struct Options {
 impl Default for Options {
     /// Payloads of up to [`DEFAULT_LIMIT`] bytes, the system's buffers, three seconds for a handshake, no secret, up to
     /// 4,096 connections to a listener, keep-alive after 30 seconds, 16 MiB kept by a session,
-    /// chunks of 256 KiB, splicing from 1 MiB on where [`Preference::Auto`] splices at all.
+    /// chunks of 256 KiB, splicing from 1 MiB on where it splices at all.
     fn default() -> Self {
         Self {
             limit: DEFAULT_LIMIT,
@@ -60,6 +76,7 @@ impl Default for Options {
             user_timeout: None,
             connections: 4096,
             connections_each: 4096,
+            memory_each: None,
             keep: 16 << 20,
             secret: None,
             preference: Preference::Auto,
@@ -107,6 +124,17 @@ impl Options {
     #[must_use]
     pub fn connections_each(mut self, most: usize) -> Self {
         self.connections_each = most;
+        self
+    }
+
+    /// Bytes that payloads may have which are being received at a time on all of a listener's links from one address, or
+    /// with IPv6 from one network of 64 bits. A link on which a payload begins to come that would be more breaks, with
+    /// [`NoRoom`](roadrunner_core::TransferError::NoRoom), before a place is reserved for it.
+    ///
+    /// Without this call only [`limit`](Self::limit) times the number of links bounds it.
+    #[must_use]
+    pub fn memory_each(mut self, bytes: u64) -> Self {
+        self.memory_each = Some(bytes);
         self
     }
 
@@ -182,20 +210,43 @@ impl Options {
         self
     }
 
-    /// Bytes of the smallest payload that is spliced. It needs a whole page, too.
+    /// Bytes of the smallest payload that is spliced, which needs a whole page, too, or sent without a copy.
     #[must_use]
     pub fn splice_from(mut self, bytes: u64) -> Self {
         self.splice_from = bytes;
         self
     }
 
-    /// What splices on a link, if anything does.
+    /// What splices on a link, if anything may.
     pub(crate) fn pump(&self, local: bool) -> Option<Pump> {
-        let splices = match self.preference {
-            Preference::Auto => !local,
-            Preference::Write => false,
-            Preference::Splice => true,
+        let may = self.measures(local) || self.preference == Preference::Splice;
+        may.then(|| Pump::new(self.splice_from, self.pipes.clone()))
+    }
+
+    /// What sends without a copy on a connection, if anything may.
+    pub(crate) fn zero_copy(&self, socket: &impl AsFd, local: bool) -> Option<ZeroCopy> {
+        let may = self.measures(local) && !local;
+        (may || self.preference == Preference::ZeroCopySend)
+            .then(|| ZeroCopy::new(socket, self.splice_from))
+            .flatten()
+    }
+
+    /// What finds the best method out, if nobody has said it.
+    pub(crate) fn chooser(&self, local: bool, has_zero_copy: bool) -> Option<Chooser> {
+        let mut methods = if local {
+            vec![Method::Write, Method::Splice]
+        } else {
+            vec![Method::Splice, Method::Write]
         };
-        splices.then(|| Pump::new(self.splice_from, self.pipes.clone()))
+        methods.extend(has_zero_copy.then_some(Method::ZeroCopySend));
+        self.measures(local).then(|| Chooser::new(methods))
+    }
+
+    fn measures(&self, local: bool) -> bool {
+        match self.preference {
+            Preference::Auto => !local,
+            Preference::Measured => true,
+            _ => false,
+        }
     }
 }

@@ -33,12 +33,14 @@ pub(crate) fn unacknowledged(socket: &impl AsFd) -> nix::Result<libc::c_int> {
     Ok(bytes)
 }
 
-/// `sendmsg(2)` of `head`, `body` and `tail`, without waiting and without `SIGPIPE`.
+/// `sendmsg(2)` of `head`, `body` and `tail`, without waiting and without `SIGPIPE`. With `zero_copy` the kernel may refer
+/// to the pages of all three until it says otherwise.
 pub(crate) fn send(
     socket: BorrowedFd<'_>,
     head: &[u8],
     body: Span<'_>,
     tail: &[u8],
+    zero_copy: bool,
 ) -> io::Result<usize> {
     let part = |bytes: &[u8]| libc::iovec {
         iov_base: bytes.as_ptr().cast_mut().cast(),
@@ -53,14 +55,45 @@ pub(crate) fn send(
     let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
     message.msg_iov = parts.as_mut_ptr();
     message.msg_iovlen = parts.len();
+    let mut flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+    if zero_copy {
+        flags |= libc::MSG_ZEROCOPY;
+    }
     // SAFETY: `message` points at `parts`, which points at `head`, `body` and `tail`; all of them outlive the call, and the
-    // kernel only reads them.
-    let count = unsafe {
-        libc::sendmsg(
+    // kernel only reads them. Pages that it refers to afterwards it holds itself, whatever becomes of the mapping, and reads
+    // at most.
+    let count = unsafe { libc::sendmsg(socket.as_raw_fd(), &message, flags) };
+    usize::try_from(count).map_err(|_| Errno::last().into())
+}
+
+/// Lets `MSG_ZEROCOPY` have a meaning on a socket (`SO_ZEROCOPY`, socket(7)).
+pub(crate) fn allow_zero_copy(socket: BorrowedFd<'_>) -> io::Result<()> {
+    let on: libc::c_int = 1;
+    // SAFETY: the option's value is an int, which is read during the call.
+    let set = unsafe {
+        libc::setsockopt(
             socket.as_raw_fd(),
-            &message,
-            libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL,
+            libc::SOL_SOCKET,
+            libc::SO_ZEROCOPY,
+            (&raw const on).cast(),
+            std::mem::size_of_val(&on) as libc::socklen_t,
         )
     };
-    usize::try_from(count).map_err(|_| Errno::last().into())
+    Errno::result(set).map(drop).map_err(io::Error::from)
+}
+
+/// Resets a connection and forgets what was to be sent on it (`connect(2)` to `AF_UNSPEC`). The descriptor stays.
+pub(crate) fn reset(socket: BorrowedFd<'_>) {
+    let nowhere = libc::sockaddr {
+        sa_family: libc::AF_UNSPEC as libc::sa_family_t,
+        sa_data: [0; 14],
+    };
+    // SAFETY: the address is read during the call and has the length that is said.
+    unsafe {
+        libc::connect(
+            socket.as_raw_fd(),
+            &nowhere,
+            std::mem::size_of_val(&nowhere) as libc::socklen_t,
+        );
+    }
 }

@@ -1,16 +1,18 @@
 //! A [`Wire`] over a TCP connection.
 
 use crate::checksum::Checksums;
+use crate::chooser::{Chooser, Clocks};
 use crate::options::Options;
 use crate::places::Place;
 use crate::sys;
+use crate::zerocopy::ZeroCopy;
 use nix::ifaddrs::{getifaddrs, InterfaceAddress};
 use nix::poll::{ppoll, PollFd, PollFlags};
 use nix::sys::socket::{getsockopt, setsockopt, sockopt};
 use nix::sys::time::TimeSpec;
 use roadrunner_core::frame::{self, HEADER_LEN};
 use roadrunner_core::stream::{read_all, write_all, Carried, Start, Wire};
-use roadrunner_core::{Deadline, Payload, Region, Sink, Span, TransferError};
+use roadrunner_core::{Deadline, Method, Payload, Region, Sink, Span, TransferError};
 use roadrunner_mem::{Checksum, Pump};
 use std::ffi::OsString;
 use std::io;
@@ -29,12 +31,18 @@ pub struct TcpWire {
     pump: Option<Pump>,
     /// Both ends are on this host, as far as anybody can tell.
     local: bool,
+    /// Sends without a copy what it can, if that is asked for.
+    zero_copy: Option<ZeroCopy>,
+    /// Says which way, if nobody does.
+    chooser: Option<Chooser>,
     /// Whether this end wants checksums.
     wants_checksums: bool,
     /// If the link has them.
     checksums: Option<Checksums>,
     /// Among those of its listener, if it was accepted.
     place: Option<Place>,
+    /// Bytes of payloads that may be being received at a time from where the peer is.
+    memory_each: Option<u64>,
     /// How many payloads the peer has acknowledged, if it is to acknowledge all.
     acknowledged: Option<u64>,
 }
@@ -65,15 +73,20 @@ impl TcpWire {
             setsockopt(&socket, sockopt::RcvBuf, &bytes)?;
         }
         let peer = socket.peer_addr()?;
+        let socket = Socket(socket);
         let local = is_of_this_host(peer.ip());
+        let zero_copy = options.zero_copy(&socket, local);
         let wire = Self {
-            socket: Socket(socket),
+            chooser: options.chooser(local, zero_copy.is_some()),
+            socket,
             peer,
             pump: options.pump(local),
             local,
+            zero_copy,
             wants_checksums: options.checksum.unwrap_or(!is_loopback(peer.ip())),
             checksums: None,
             place: None,
+            memory_each: options.memory_each,
             acknowledged: None,
         };
         wire.choose_congestion(options);
@@ -90,6 +103,13 @@ impl TcpWire {
     #[must_use]
     pub fn has_checksums(&self) -> bool {
         self.checksums.is_some()
+    }
+
+    /// The method that carried the first large payloads best, as far as it can be used for a payload; `None` until they have
+    /// been sent, and on a link that does not measure. See [`Preference::Measured`](crate::Preference::Measured).
+    #[must_use]
+    pub fn chosen(&self) -> Option<Method> {
+        self.chooser.as_ref()?.chosen()
     }
 
     /// The name of the congestion control that runs, or `None` if the system does not say.
@@ -121,9 +141,60 @@ impl TcpWire {
         }
     }
 
+    /// Carries a payload this way, or if nothing is said any way, as far as the system and the payload allow that; written
+    /// otherwise.
+    fn carry_by(
+        &mut self,
+        way: Option<Method>,
+        start: Start,
+        payload: &mut Payload<'_>,
+        sent: &mut u64,
+        deadline: Deadline,
+    ) -> Result<Carried, TransferError> {
+        let Self {
+            socket,
+            pump,
+            zero_copy,
+            checksums,
+            acknowledged,
+            ..
+        } = self;
+        let may = |method| way.map_or(true, |way| way == method);
+        if let Some(pump) = pump.as_mut().filter(|_| may(Method::Splice)) {
+            let checksum = checksums.as_mut();
+            let checksum = checksum.map(|of| &mut of.sending as &mut dyn Checksum);
+            let spliced = pump.carry(socket, start, payload, checksum, sent, deadline)?;
+            if let Some(carried) = spliced {
+                return Ok(carried);
+            }
+        }
+        let payload = payload.span()?;
+        let zero_copy = zero_copy.as_mut();
+        if let Some(zero_copy) = zero_copy.filter(|_| may(Method::ZeroCopySend)) {
+            let sum = checksums.as_mut().map(|of| &mut of.sending);
+            let carried = zero_copy.carry(socket, start, payload, sum, sent, deadline)?;
+            if let Some(carried) = carried {
+                return Ok(carried);
+            }
+        }
+        let carried = Carried {
+            acknowledge: acknowledged.is_some(),
+            ..Carried::written(start)
+        };
+        let header = start.header(carried);
+        match checksums {
+            Some(checksums) => checksums.write_frame(socket, &header, payload, sent, deadline)?,
+            None => write_all(socket, &header, payload, sent, deadline)?,
+        }
+        Ok(carried)
+    }
+
     /// Asks the peer to acknowledge all payloads from now on.
     pub(crate) fn acknowledge_all(&mut self) {
         self.acknowledged = Some(0);
+        if let Some(zero_copy) = &mut self.zero_copy {
+            zero_copy.acknowledge = true;
+        }
     }
 
     /// How many it has acknowledged since.
@@ -165,6 +236,11 @@ pub(crate) fn wait(events: &mut [PollFd<'_>], deadline: Deadline) -> io::Result<
     }
 }
 
+/// What a descriptor is ready for after such a wait.
+pub(crate) fn revents(polled: &PollFd<'_>) -> PollFlags {
+    polled.revents().unwrap_or(PollFlags::empty())
+}
+
 impl Wire for TcpWire {
     fn read(&mut self, into: Span<'_>, deadline: Deadline) -> io::Result<usize> {
         self.socket.read(into, deadline)
@@ -181,30 +257,14 @@ impl Wire for TcpWire {
         sent: &mut u64,
         deadline: Deadline,
     ) -> Result<Carried, TransferError> {
-        let Self {
-            socket,
-            pump,
-            checksums,
-            acknowledged,
-            ..
-        } = self;
-        if let Some(pump) = pump {
-            let checksum = checksums.as_mut();
-            let checksum = checksum.map(|of| &mut of.sending as &mut dyn Checksum);
-            let spliced = pump.carry(socket, start, payload, checksum, sent, deadline)?;
-            if let Some(carried) = spliced {
-                return Ok(carried);
-            }
-        }
-        let payload = payload.span()?;
-        let carried = Carried {
-            acknowledge: acknowledged.is_some(),
-            ..Carried::written(start)
-        };
-        let header = start.header(carried);
-        match checksums {
-            Some(checksums) => checksums.write_frame(socket, &header, payload, sent, deadline)?,
-            None => write_all(socket, &header, payload, sent, deadline)?,
+        let measured = self.chooser.as_ref().filter(|_| *sent == 0);
+        let way = measured.and_then(|chooser| chooser.next(start.len()));
+        let clocks = measured
+            .filter(|chooser| chooser.measures(start.len()))
+            .map(|_| Clocks::start());
+        let carried = self.carry_by(way, start, payload, sent, deadline)?;
+        if let (Some(chooser), Some(clocks)) = (&mut self.chooser, clocks) {
+            chooser.took(carried.method, start.len(), clocks.cost());
         }
         Ok(carried)
     }
@@ -222,8 +282,30 @@ impl Wire for TcpWire {
             Some(checksums) => checksums.bring(&mut self.socket, into, got, deadline)?,
             None => read_all(&mut self.socket, into, HEADER_LEN, got, deadline)?,
         }
+        if let Some(place) = &mut self.place {
+            place.release();
+        }
         // Out of the socket's buffer; an empty payload is copied by nobody.
         Ok(u8::from(!region.is_empty()))
+    }
+
+    /// All follow in the stream; there may be no room for one.
+    fn take(
+        &mut self,
+        start: Start,
+        _carried: Carried,
+        _sink: &mut dyn Sink,
+        _deadline: Deadline,
+    ) -> Result<Option<(Region, Method, u8)>, TransferError> {
+        if let (Some(place), Some(most)) = (&mut self.place, self.memory_each) {
+            place
+                .hold(start.len(), most)
+                .map_err(|reason| TransferError::NoRoom {
+                    len: start.len(),
+                    reason,
+                })?;
+        }
+        Ok(None)
     }
 
     fn checksums(&self) -> frame::Checksums {
@@ -272,7 +354,7 @@ impl Socket {
         deadline: Deadline,
     ) -> io::Result<usize> {
         self.patiently(PollFlags::POLLOUT, deadline, |socket| {
-            sys::send(socket, head, body, tail)
+            sys::send(socket, head, body, tail, false)
         })
     }
 

@@ -76,6 +76,55 @@ const SPLICE_CHECKED: Hop<'static, Link> = Hop {
     ..SPLICE
 };
 
+fn without_a_copy() -> (Link, Link) {
+    let options = Options::default().prefer(Preference::ZeroCopySend);
+    both(&options.splice_from(0))
+}
+
+fn without_a_copy_checked() -> (Link, Link) {
+    let options = Options::default().prefer(Preference::ZeroCopySend);
+    both(&options.splice_from(0).checksum(true))
+}
+
+const ZERO_COPY: Hop<'static, Link> = Hop {
+    name: "tcp, zero-copy send",
+    open: &without_a_copy,
+    len: 2_000,
+    method: Method::ZeroCopySend,
+    calls: &[Call::Sendmsg, Call::Recv, Call::Recvmsg],
+    ..WRITE
+};
+
+const ZERO_COPY_CHECKED: Hop<'static, Link> = Hop {
+    name: "tcp, zero-copy send with a checksum",
+    open: &without_a_copy_checked,
+    ..ZERO_COPY
+};
+
+#[test]
+fn every_call_fails_while_sending_without_a_copy() {
+    ZERO_COPY.sweep();
+    ZERO_COPY_CHECKED.sweep();
+}
+
+#[test]
+fn the_peer_dies_while_it_is_sent_to_without_a_copy() {
+    let step = if is_long() { 1 } else { 211 };
+    ZERO_COPY.deaths(step);
+    ZERO_COPY_CHECKED.deaths(step);
+}
+
+#[test]
+fn calls_fail_at_random_while_sending_without_a_copy() {
+    let len = (1 << 20) + 77;
+    Hop { len, ..ZERO_COPY }.at_random();
+    Hop {
+        len,
+        ..ZERO_COPY_CHECKED
+    }
+    .at_random();
+}
+
 #[test]
 fn every_call_fails_with_checksums() {
     WRITE_CHECKED.sweep();

@@ -101,6 +101,36 @@ fn the_source_may_be_overwritten_while_the_socket_refers_to_the_pages() {
 }
 
 #[test]
+fn a_link_that_measures_says_what_it_chose() {
+    let len = 4 * MIB;
+    let mut ends = both(&Options::default().prefer(Preference::Measured));
+    let mut pages = PageMemory::new(len);
+    let mut send = |ends: &mut (Link, Link), len| {
+        fill(&mut pages, 0, &pattern(len, 1));
+        let (sent, delivered, bytes) = hop(ends, &mut pages, Region::new(0, len));
+        assert!(bytes == pattern(len, 1));
+        assert_eq!(sent.method(), delivered.method());
+        sent.method()
+    };
+    for method in [Method::Write, Method::Splice].repeat(2) {
+        assert_eq!(ends.0.wire().chosen(), None);
+        assert_eq!(send(&mut ends, 2 * MIB), Method::Write, "too short to tell");
+        assert_eq!(send(&mut ends, len), method);
+    }
+    let chosen = ends.0.wire().chosen().expect("enough were sent");
+    assert!([Method::Write, Method::Splice].contains(&chosen));
+    for _ in 0..3 {
+        assert_eq!(send(&mut ends, len), chosen);
+        assert_eq!(send(&mut ends, 2 * MIB), Method::Write);
+    }
+    assert_eq!(
+        ends.1.wire().chosen(),
+        None,
+        "the other way nothing was sent"
+    );
+}
+
+#[test]
 fn only_given_pages_that_may_be_taken_are_spliced() {
     let whole = Region::new(0, 4 * MIB);
     let mut ends = both(&splicing());

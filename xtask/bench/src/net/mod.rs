@@ -35,6 +35,10 @@ const TCP: &str = "tcp";
 const AUTO: &str = "net-auto";
 const CHECKED: &str = "net-auto-checked";
 const SPLICE: &str = "net-splice";
+/// The kernel copies on loopback: what asking for it costs.
+const ZERO_COPY: &str = "net-zerocopy";
+/// What a link does that finds out by itself.
+const MEASURED: &str = "net-measured";
 const HTTP: &str = "http";
 
 pub(crate) fn run(bench: &mut Bench) -> Result<()> {

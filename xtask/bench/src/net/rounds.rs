@@ -1,7 +1,7 @@
 //! One sender, one receiver, on loopback, round by round.
 
 use super::pairs::{candidate, payloads, Pair, What, LOOPBACK};
-use super::{AUTO, CHECKED, HTTP, LARGE, SPLICE, TCP};
+use super::{AUTO, CHECKED, HTTP, LARGE, MEASURED, SPLICE, TCP, ZERO_COPY};
 use crate::bench::{Bench, Experiment};
 use crate::measure::Measured;
 use crate::results::{time, Ratio};
@@ -29,7 +29,7 @@ pub(super) fn run(bench: &mut Bench) -> Result<()> {
         let bytes = bench.bytes(size);
         let mut ways = vec![TCP, AUTO];
         if size == LARGE {
-            ways.extend([SPLICE, CHECKED]);
+            ways.extend([SPLICE, ZERO_COPY, MEASURED, CHECKED]);
             if cfg!(feature = "peers") {
                 ways.push(HTTP);
             } else {
@@ -49,7 +49,7 @@ pub(super) fn run(bench: &mut Bench) -> Result<()> {
         bench,
         "net.steady",
         bytes,
-        &[TCP, AUTO, SPLICE],
+        &[TCP, AUTO, SPLICE, MEASURED],
         What::Round,
     )?;
     measure(

@@ -18,6 +18,8 @@ pub(in crate::net) fn options(way: &str) -> Result<Options> {
         "net-auto" => options.checksum(false),
         "net-auto-checked" => options.checksum(true),
         "net-splice" => options.checksum(false).prefer(Preference::Splice),
+        "net-zerocopy" => options.checksum(false).prefer(Preference::ZeroCopySend),
+        "net-measured" => options.checksum(false).prefer(Preference::Measured),
         other => bail!("no way {other}"),
     })
 }
