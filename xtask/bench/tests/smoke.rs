@@ -126,6 +126,43 @@ fn mem() {
 }
 
 #[test]
+fn uds() {
+    let Some(results) = results("uds") else {
+        return;
+    };
+    let mut ratios = vec![
+        "uds.slot_trusted.size_independence",
+        "uds.slot_strict_over_write.transfer.100MB",
+        "uds.slot_over_pingpong",
+        "uds.slot_over_write.steady.100MB",
+        "uds.auto_over_write.steady.100MB",
+        "uds.auto_over_write.worst",
+        "uds.splice_sender_cpu.100MB",
+        "uds.links.1000",
+        "uds.fanout100.memory",
+    ];
+    if cfg!(feature = "peers") {
+        ratios.extend(["uds.over_iceoryx2.100MB", "uds.over_ipc_channel.100MB"]);
+    }
+    if !results["skipped"].to_string().contains("redis") {
+        ratios.push("uds.over_redis.100MB");
+    }
+    check(&results, &ratios);
+    let rows = results["rows"].as_array().expect("rows");
+    let method = |experiment: &str, candidate: &str| {
+        let row = rows
+            .iter()
+            .rfind(|row| row["experiment"] == experiment && row["candidate"] == candidate);
+        row.map_or(Value::Null, |row| row["method"].clone())
+    };
+    assert_eq!(method("uds.transfer", "uds-slot"), "slot");
+    assert_eq!(method("uds.pingpong", "uds-trusted"), "slot");
+    assert_eq!(method("uds.fanout", "uds-slot"), "slot");
+    // Functions on WasmEdge, whose slots are that small copied.
+    assert_ne!(method("uds.wasm", "kernel-loaned"), Value::Null);
+}
+
+#[test]
 fn eval() {
     let Some(results) = results("eval") else {
         return;

@@ -109,6 +109,16 @@ pub(crate) fn run(bench: &mut Bench) -> Result<()> {
     fanout::run(bench, &peerage)
 }
 
+/// One function's payload to another's in another process of the same host, in each grade, and between native processes.
+pub(crate) fn kernel_mode(bytes: u64, modules: &Modules) -> Vec<Candidate<'_>> {
+    let grades = Mode::Kernel.grades().iter();
+    let mut candidates: Vec<_> = grades
+        .map(|grade| ours::candidate(Mode::Kernel, *grade, bytes, modules))
+        .collect();
+    candidates.push(native::candidate(native::Way::Unix, bytes));
+    candidates
+}
+
 fn experiment(bytes: u64) -> Experiment {
     // All candidates together take two seconds for 100 MB, and a few rounds of them are run.
     let seconds = 8 + 15 * bytes / (50 * MB);

@@ -15,7 +15,9 @@ mod rounds;
 pub(crate) mod sys;
 pub(crate) mod ways;
 
-use crate::bench::Bench;
+use crate::bench::{Bench, Experiment};
+use crate::eval;
+use crate::functions::Modules;
 use crate::peer::Peers;
 use anyhow::Result;
 
@@ -34,7 +36,22 @@ pub(crate) fn run(bench: &mut Bench) -> Result<()> {
     rounds::run(bench)?;
     pingpong::run(bench)?;
     links::run(bench)?;
-    fanout::run(bench)
+    fanout::run(bench)?;
+    functions(bench)
+}
+
+/// The same with functions on WasmEdge: one fills a payload, the next reads every byte of it.
+fn functions(bench: &mut Bench) -> Result<()> {
+    let Some(modules) = Modules::find(bench, "uds.wasm") else {
+        return Ok(());
+    };
+    let sizes = bench.sizes(&[1_000_000, 100_000_000]);
+    bench.expect(sizes.len());
+    for bytes in sizes {
+        let candidates = eval::kernel_mode(bytes, &modules);
+        bench.measure(Experiment::new("uds.wasm", bytes), candidates)?;
+    }
+    Ok(())
 }
 
 /// Ways of others that this build and this machine have; what is missing is said.
