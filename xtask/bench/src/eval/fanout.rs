@@ -24,7 +24,7 @@ const MOST_BY_HTTP: u64 = 1_000_000_000;
 const MOST_BY_NETWORK: u64 = 2_000_000_000;
 
 /// What the ratio is about: receivers, and bytes for each.
-fn headline(bench: &Bench) -> (u32, u64) {
+pub(super) fn headline(bench: &Bench) -> (u32, u64) {
     if bench.is_smoke() {
         (3, bench.bytes(MB))
     } else {
@@ -69,7 +69,8 @@ pub(super) fn weight(bench: &Bench) -> u64 {
         .sum()
 }
 
-pub(super) fn run(bench: &mut Bench, peerage: &Peerage) -> Result<()> {
+/// `reading` is what one receiver takes to read what the ratio is about, in nanoseconds.
+pub(super) fn run(bench: &mut Bench, peerage: &Peerage, reading: f64) -> Result<()> {
     for cell in plan(bench) {
         let (count, bytes) = cell;
         let all = u64::from(count) * bytes;
@@ -98,12 +99,14 @@ pub(super) fn run(bench: &mut Bench, peerage: &Peerage) -> Result<()> {
                 time(row.map_or(f64::NAN, |row| row.cpu_user_ns + row.cpu_sys_ns))
             };
             bench.ratio(ratio.because(|| {
+                let cores = thread::available_parallelism().map_or(1, usize::from);
                 format!(
-                    "{} against {}, processor time {} against {}",
+                    "{} against {}, processor time {} against {}; reading them, with no transfer at all, takes {}",
                     time(ours),
                     time(theirs),
                     spent(name),
-                    spent(Body::Json.name())
+                    spent(Body::Json.name()),
+                    time(reading * f64::from(count) / cores as f64)
                 )
             }));
         }

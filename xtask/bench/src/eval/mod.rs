@@ -94,10 +94,14 @@ pub(crate) fn run(bench: &mut Bench) -> Result<()> {
     }
     let (large, largest) = (bench.bytes(100 * MB), bench.bytes(500 * MB));
     let mut small = None;
+    let mut reading = f64::NAN;
     for bytes in sizes {
         let measured = sequential(bench, bytes, &peerage)?;
         if small.is_none() {
             small = Some((bytes, measured.clone()));
+        }
+        if bytes == fanout::headline(bench).1 {
+            reading = part(&measured, Mode::User.name(Grade::Loaned), CONSUME)?;
         }
         if bytes == large {
             latency(bench, &measured)?;
@@ -106,7 +110,7 @@ pub(crate) fn run(bench: &mut Bench) -> Result<()> {
             memory(bench, &small, bytes, &measured)?;
         }
     }
-    fanout::run(bench, &peerage)
+    fanout::run(bench, &peerage, reading)
 }
 
 /// One function's payload to another's in another process of the same host, in each grade, and between native processes.
