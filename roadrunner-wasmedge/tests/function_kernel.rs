@@ -8,7 +8,7 @@ mod function_support;
 use function_support::puppet::{By, Do, Puppet};
 use function_support::soon;
 use roadrunner_core::{Deadline, Method, Region, TransferError};
-use roadrunner_mem::SlotOptions;
+use roadrunner_mem::{Misuse, SlotOptions};
 use roadrunner_uds::{pair, Link, Options};
 use roadrunner_wasmedge::function::FunctionOptions;
 use std::time::Duration;
@@ -92,6 +92,10 @@ impl Edge {
     }
 }
 
+fn misuse(function: &mut Puppet) -> Misuse {
+    function.misuse().expect("it has slots")
+}
+
 fn offset(region: Region) -> u32 {
     region.offset() as u32
 }
@@ -123,6 +127,8 @@ fn a_receiver_that_never_releases_has_its_own_sender_s_slots_and_no_others() {
         // The report says who has them.
         assert_eq!(edge.away(), 2);
         assert_eq!(edge.to.slots().expect("it has some").received, 2);
+        assert_eq!(misuse(&mut edge.to).unreleased, 2);
+        assert!(misuse(&mut edge.from).is_none());
         let refused = edge.from.act(&[Do::Loan(LEN), Do::Bind(6 * MIB, LEN)]);
         assert_eq!(refused[0], 0, "a loan of what is away");
         assert_ne!(refused[1], 0, "more slots than it may have");
@@ -181,6 +187,8 @@ fn a_slot_that_is_sent_twice_is_another_payload_the_second_time() {
         Do::Release(second),
     ]);
     assert_eq!(seen[..2], [ALL, ALL]);
+    assert_eq!(misuse(&mut edge.from).sent_again, 1);
+    assert!(misuse(&mut edge.to).is_none());
     edge.hear();
     assert_eq!(edge.away(), 0);
     edge.from.one(Do::Release(PLACES[1]));
@@ -200,6 +208,9 @@ fn what_is_written_after_sending_is_seen_by_no_strict_receiver_and_never_by_anot
         // A trusted slot stays where it is: the receiver of that very link is who is hurt.
         assert_eq!(seen, if trusted { 0 } else { ALL });
         assert_eq!(other.to.one(Do::Count(beside, LEN, 1)), ALL);
+        // What is written into a trusted slot is what nobody can tell from a turn of his.
+        let told = u64::from(!trusted);
+        assert_eq!(misuse(&mut edge.from).written_after, told);
         // Nor does the receiver write into what the sender has next.
         edge.to.act(&[Do::Fill(at, LEN, 55), Do::Release(at)]);
         edge.hear();
@@ -220,6 +231,7 @@ fn who_dies_with_a_slot_gives_it_back() {
                 edge.receive();
                 let trapped = edge.to.try_act(&[Do::Trap], &mut By::new(&mut edge.there));
                 assert!(trapped.is_err());
+                assert_eq!(misuse(&mut edge.to).died_holding, 1);
             }
             assert_eq!(edge.away(), 1);
             let Edge {
@@ -239,6 +251,8 @@ fn who_dies_with_a_slot_gives_it_back() {
         let commands = [Do::Send(PLACES[0], LEN, true), Do::Trap];
         let trapped = edge.from.try_act(&commands, &mut By::new(&mut edge.here));
         assert!(trapped.is_err());
+        // The other one, which it had on loan.
+        assert_eq!(misuse(&mut edge.from).died_holding, 1);
         let Edge {
             here,
             mut there,
