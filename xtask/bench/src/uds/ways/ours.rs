@@ -10,6 +10,8 @@ use std::time::Duration;
 
 /// Where a function that does not cooperate has its payload.
 const ANY_POINTER: u64 = 0x1238;
+/// Only on a trusted link do spliced pages come back.
+const TRUSTED_SPLICE: &str = "splice-trusted";
 /// Boundaries at which whole page tables move.
 const TABLE: u64 = 2 << 20;
 
@@ -17,12 +19,15 @@ fn options(way: &str) -> Result<Options> {
     let preference = match way {
         "auto" | "slot" | "copied" => Preference::Auto,
         "write" => Preference::Write,
-        "splice" => Preference::Splice,
+        "splice" | TRUSTED_SPLICE => Preference::Splice,
         "segment" => Preference::Segment,
         "ring" => Preference::Ring,
         _ => bail!("there is no way {way:?}"),
     };
-    Ok(Options::default().prefer(preference).slots(way != "copied"))
+    Ok(Options::default()
+        .prefer(preference)
+        .trusted(way == TRUSTED_SPLICE)
+        .slots(way != "copied"))
 }
 
 pub(in crate::uds) fn deadline() -> Deadline {
@@ -83,7 +88,7 @@ pub(super) fn connect(way: &str, bytes: u64, address: &str) -> Result<Box<dyn Se
         return Ok(Box::new(Handover::new(link, bytes)?));
     }
     let (start, given) = match way {
-        "splice" => (0, true),
+        "splice" | TRUSTED_SPLICE => (0, true),
         _ => (ANY_POINTER, false),
     };
     Ok(Box::new(Sender {
