@@ -75,7 +75,7 @@ pub(crate) fn allow_zero_copy(socket: BorrowedFd<'_>) -> io::Result<()> {
             socket.as_raw_fd(),
             libc::SOL_SOCKET,
             libc::SO_ZEROCOPY,
-            (&raw const on).cast(),
+            std::ptr::from_ref(&on).cast(),
             std::mem::size_of_val(&on) as libc::socklen_t,
         )
     };
