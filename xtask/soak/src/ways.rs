@@ -25,6 +25,8 @@ pub(crate) enum Carriage {
     TrustedSlot,
     /// Copied through the ring in pieces, and out of it.
     Ring,
+    /// Sent from where it lies, which the kernel may refer to until it says otherwise.
+    ZeroCopySend,
 }
 
 const UDS: &[Carriage] = &[
@@ -37,7 +39,12 @@ const UDS: &[Carriage] = &[
     Carriage::TrustedSlot,
     Carriage::Ring,
 ];
-const NET: &[Carriage] = &[Carriage::Inline, Carriage::Write, Carriage::Splice];
+const NET: &[Carriage] = &[
+    Carriage::Inline,
+    Carriage::Write,
+    Carriage::Splice,
+    Carriage::ZeroCopySend,
+];
 
 impl Carriage {
     pub(crate) fn of(part: Part) -> &'static [Self] {
@@ -55,6 +62,7 @@ impl Carriage {
             Self::Write => ((16 << 10) + 1, 3 << 20),
             // There is a whole page in it wherever it starts.
             Self::Splice => (2 << 12, 3 << 20),
+            Self::ZeroCopySend => (1, 3 << 20),
             Self::Segment | Self::Map | Self::Slot | Self::TrustedSlot | Self::Ring => (1, 3 << 20),
         }
     }
@@ -89,6 +97,11 @@ impl Carriage {
             Self::Slot | Self::TrustedSlot => method == Method::Slot,
             // Written while the receiver does not wait at the ring.
             Self::Ring => matches!(method, Method::Copy | Method::Write | Method::Inline),
+            // Written where the kernel keeps account of no more (`net.core.optmem_max`, tcp(7)).
+            Self::ZeroCopySend => matches!(
+                method,
+                Method::ZeroCopySend | Method::Write | Method::Inline
+            ),
         }
     }
 }
@@ -104,6 +117,7 @@ impl fmt::Display for Carriage {
             Self::Slot => "slot",
             Self::TrustedSlot => "trusted slot",
             Self::Ring => "ring",
+            Self::ZeroCopySend => "zero-copy send",
         })
     }
 }
@@ -229,6 +243,7 @@ fn tcp(round: &Round) -> roadrunner_splice::Options {
     use roadrunner_splice::Preference;
     let preference = match round.carriage {
         Carriage::Splice => Preference::Splice,
+        Carriage::ZeroCopySend => Preference::ZeroCopySend,
         _ => Preference::Write,
     };
     let options = roadrunner_splice::Options::default()

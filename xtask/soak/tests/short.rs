@@ -19,7 +19,7 @@ fn killed_over_unix_sockets() {
 
 #[test]
 fn killed_over_tcp() {
-    soak("net", "12");
+    soak("net", "16");
 }
 
 #[test]
