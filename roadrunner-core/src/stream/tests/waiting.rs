@@ -158,3 +158,17 @@ fn an_end_does_not_wait_for_what_lies_behind_a_payload() {
     a.close(soon()).expect("said");
     assert_eq!(recv(&mut a).expect("sent"), b"crossing");
 }
+
+#[test]
+fn an_end_waits_to_write_only_where_it_has_something_to_say() {
+    let (mut a, mut b) = pair(usize::MAX, true);
+    let mut memory = HostMemory::new();
+    assert!(matches!(b.try_recv(&mut memory), Ok(None)));
+    assert!(b.wants().read && !b.wants().write, "{:?}", b.wants());
+    send(&mut a, b"payload").expect("room");
+    b.wire.writing.borrow_mut().capacity = Some(0);
+    assert_eq!(recv(&mut b).expect("sent"), b"payload");
+    // The acknowledgement.
+    assert!(matches!(b.try_recv(&mut memory), Ok(None)));
+    assert!(b.wants().read && b.wants().write, "{:?}", b.wants());
+}
