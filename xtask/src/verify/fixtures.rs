@@ -141,21 +141,26 @@ fn fixture(name: &str, unpacked: &[String]) -> Command {
 /// 100 MB from a function on wasmtime to one on WasmEdge, in another process.
 fn to_wasmedge(unpacked: &[String]) -> Result<String> {
     let address = format!("@roadrunner-verify-{}", std::process::id());
-    let mut receiver = cargo();
-    receiver
-        .args([
-            "run",
-            "--release",
-            "--locked",
-            "--quiet",
-            "--package=roadrunner-wasmedge",
-        ])
-        .args(["--features=cli", "--example=receive", "--", &address])
-        .stdout(Stdio::piped());
-    let receiver = receiver
+    let receiver = |verb| {
+        let mut command = cargo();
+        command
+            .args([verb, "--release", "--locked", "--quiet"])
+            .args(["--package=roadrunner-wasmedge", "--features=cli"])
+            .arg("--example=receive");
+        command
+    };
+    // First, because the sender does not wait for as long as that may take.
+    quietly(&mut receiver("build"))?;
+    let mut receiver = receiver("run")
+        .args(["--", &address])
+        .stdout(Stdio::piped())
         .spawn()
         .context("cannot start the receiver on WasmEdge")?;
     let sent = quietly(fixture("wasmtime", unpacked).args(["--", &address]));
+    if sent.is_err() {
+        // Nobody comes any more; that it has ended by itself is as well.
+        let _ = receiver.kill();
+    }
     let output = receiver.wait_with_output()?;
     let received = String::from_utf8_lossy(&output.stdout).trim().to_owned();
     let sent = sent?;
