@@ -4,7 +4,7 @@ use crate::measure::{self, Candidate, Measured};
 use crate::results::{Machine, Ratio, Results};
 use crate::usage;
 use anyhow::Result;
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -100,6 +100,19 @@ impl Experiment {
     }
 }
 
+/// The time left, if the rest takes as long as its weight says: an experiment of minutes is one step, so that the speed of
+/// the last steps tells nothing.
+fn left(state: &ProgressState, text: &mut dyn std::fmt::Write) {
+    let done = f64::from(state.fraction());
+    if done > 0.0 {
+        let left = state.elapsed().mul_f64((1.0 - done) / done);
+        // Cannot fail; there is nobody to tell either.
+        let _ = write!(text, "{:.0} min", left.as_secs_f64() / 60.0);
+    } else {
+        let _ = text.write_str("?");
+    }
+}
+
 /// A run: how much to measure, and what came out so far.
 pub(crate) struct Bench {
     scale: Scale,
@@ -121,9 +134,9 @@ impl Bench {
         // Draws on a terminal, and nothing elsewhere.
         let bar = ProgressBar::new(0);
         if let Ok(style) =
-            ProgressStyle::with_template("{bar:24} {percent:>3} % {msg} ({elapsed}, {eta} left)")
+            ProgressStyle::with_template("{bar:24} {percent:>3} % {msg} ({elapsed}, {left} left)")
         {
-            bar.set_style(style);
+            bar.set_style(style.with_key("left", left));
         }
         bar.enable_steady_tick(Duration::from_millis(500));
         let mut bench = Self {

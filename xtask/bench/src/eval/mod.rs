@@ -124,8 +124,8 @@ pub(crate) fn kernel_mode(bytes: u64, modules: &Modules) -> Vec<Candidate<'_>> {
 }
 
 fn experiment(bytes: u64) -> Experiment {
-    // All candidates together take two seconds for 100 MB, and a few rounds of them are run.
-    let seconds = 8 + 15 * bytes / (50 * MB);
+    // As a full run on 2 cores was seen to take.
+    let seconds = 12 + bytes / (6 * MB);
     Experiment::new(SEQUENTIAL, bytes)
         .large(bytes > TOGETHER)
         .crowded()
