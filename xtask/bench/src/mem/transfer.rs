@@ -7,9 +7,11 @@ use crate::functions::soon;
 use crate::measure::{Candidate, Measured, Watch};
 use crate::payload::Pattern;
 use crate::results::{time, Ratio};
-use anyhow::{Context, Result};
+use anyhow::{ensure, Context, Result};
 use roadrunner_core::{Delivery, Method, Payload, Receipt, Region, Sink};
-use roadrunner_mem::{link, transfer, Link, PageBuffer, Policy, SlotOptions, Slots, PAGE_SIZE};
+use roadrunner_mem::{
+    link, transfer, Exchanged, Link, PageBuffer, Policy, SlotOptions, Slots, PAGE_SIZE,
+};
 
 const TRANSFER: &str = "mem.transfer";
 const SIZES: [u64; 7] = [
@@ -30,6 +32,7 @@ pub(super) fn run(bench: &mut Bench) -> Result<()> {
             memcpy(bytes),
             exchange("exchange", bytes, false),
             exchange("exchange-trusted", bytes, true),
+            moves(bytes),
             slot("slot", bytes, false, 0),
             slot("slot-trusted", bytes, true, 0),
         ];
@@ -48,8 +51,19 @@ fn over_copy(bench: &mut Bench, measured: &Measured, ours: &str, goal: f64) -> R
         other => format!("mem.{other}_over_copy.transfer.100MB"),
     };
     let ratio = Ratio::at_least(&name, measured.ratio("memcpy", ours)?, goal);
-    let (copy, p50) = (measured.p50("memcpy")?, measured.p50(ours)?);
-    bench.ratio(ratio.because(|| format!("memcpy takes {}, {ours} {}", time(copy), time(p50))));
+    let (copy, p50, moves) = (
+        measured.p50("memcpy")?,
+        measured.p50(ours)?,
+        measured.p50("moves")?,
+    );
+    bench.ratio(ratio.because(|| {
+        format!(
+            "memcpy takes {}, {ours} {}; three moves of page tables by mremap(2), without which no two ranges swap, take {}",
+            time(copy),
+            time(p50),
+            time(moves)
+        )
+    }));
     Ok(())
 }
 
@@ -106,6 +120,25 @@ fn exchange(name: &'static str, bytes: u64, trusted: bool) -> Candidate<'static>
                 transfer(payload, &mut ends.target, &policy)
             })?;
             ends.take(watch, &pattern, number, delivery)
+        })
+    })
+}
+
+/// The pages of two buffers swap, and nothing else: what the kernel takes for it.
+fn moves(bytes: u64) -> Candidate<'static> {
+    Candidate::new("moves", "mremap", move || {
+        let mut ends = Ends::new(bytes)?;
+        let pattern = Pattern::new();
+        let mut number = 0;
+        Ok(move |watch: &mut Watch| {
+            number += 1;
+            ends.fill(watch, &pattern, number)?;
+            let how = watch.time(|| {
+                roadrunner_mem::exchange(&mut ends.source, ends.region, &mut ends.target.0, 0)
+            })?;
+            ensure!(how == Exchanged::Pages, "the kernel refused a move");
+            let receipt = Receipt::new(bytes, Method::Exchange, 0);
+            ends.take(watch, &pattern, number, Delivery::new(ends.region, receipt))
         })
     })
 }
