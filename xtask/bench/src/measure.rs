@@ -200,11 +200,8 @@ struct Peak {
 
 /// A few rounds with no other candidate about.
 fn alone(candidate: &mut Candidate<'_>, experiment: Experiment) -> Result<Peak> {
-    let rounds = if experiment.heavy || experiment.large {
-        1
-    } else {
-        2
-    };
+    // The second finds what the first has left: only from there on there are as many buffers as there will be.
+    let rounds = if experiment.heavy { 1 } else { 2 };
     let resettable = usage::reset_peak().is_ok();
     let mut run = (candidate.make)()?;
     let sampler = experiment.footprint.then(usage::Sampler::start);
