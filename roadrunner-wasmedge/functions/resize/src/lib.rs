@@ -97,8 +97,7 @@ fn scale(payload: Buffer, target: Size) -> Result<Buffer, Error> {
     if size == target {
         return Ok(payload);
     }
-    // The resizer writes every pixel.
-    let mut reply = picture::unpainted(target)?;
+    let mut reply = picture::blank(target)?;
     let (_, to) = picture::parse_mut(&mut reply)?;
     // Colours count as much as they are opaque. Where all are, weighing them costs a copy of the picture for nothing.
     let translucent = from.chunks_exact(4).any(|pixel| pixel[3] != 255);
