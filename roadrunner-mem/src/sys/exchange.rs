@@ -139,7 +139,8 @@ impl<'m> Pages<'m> {
 }
 
 impl<'m> Pages<'m> {
-    /// Moves the pages to `target`, as many, and puts `others` in their place. Gives what the target held.
+    /// Moves the pages to `target`, as many, and puts `others` in their place. Gives what the target held, and says whether
+    /// it has the pages or a copy of them.
     ///
     /// # Errors
     /// Gives `others` back if they are not as many, or the kernel does not move the pages as one; both sides hold what
@@ -148,23 +149,23 @@ impl<'m> Pages<'m> {
         &self,
         target: &Pages<'_>,
         others: PageBuffer,
-    ) -> Result<PageBuffer, PageBuffer> {
+    ) -> Result<(PageBuffer, Exchanged), PageBuffer> {
         let (ours, theirs) = (self.0, target.0);
         let as_many = others.len == ours.len() && others.len == theirs.len();
         if !as_many || !budget::allows() {
             return Err(others);
         }
-        let Ok(old) = take_out(theirs, theirs) else {
+        let Ok(pages) = take_out(ours, theirs) else {
             return Err(others);
         };
-        if move_across(ours, theirs).is_err() {
-            map_again(theirs);
-            put_in(old, theirs);
+        let Ok(old) = take_out(theirs, theirs) else {
+            put_in(pages, ours);
             return Err(others);
-        }
+        };
+        let moved = put_in(pages, theirs);
         // Whether it is these pages or zeros of their own: the payload is gone from here.
         put_in(others, ours);
-        Ok(old)
+        Ok((old, moved))
     }
 }
 
@@ -201,6 +202,16 @@ pub enum Exchanged {
     Pages,
     /// At least a part could not be exchanged; there, bytes were copied.
     Copied,
+}
+
+impl Exchanged {
+    /// What is true of both.
+    fn and(self, other: Self) -> Self {
+        match self {
+            Self::Pages => other,
+            Self::Copied => self,
+        }
+    }
 }
 
 /// Ranges of several mappings are exchanged piece by piece if there is at least so much for each piece.
@@ -247,18 +258,24 @@ fn swap(mut ours: Span<'_>, mut theirs: Span<'_>, by_hand: ByHand) -> Exchanged 
     all
 }
 
-/// Takes the pages out of one range, moves those of the other there, and puts the first ones in their place. On an error
-/// both hold what they held.
+/// Takes the pages out of both ranges, then puts each where the other was. On an error both hold what they held.
+///
+/// Three moves would do, the first range's pages straight to where the second's were. But from Linux 6.17 on such a move to
+/// a fixed place takes ranges of several mappings, and may fail when some of them have been moved (mremap(2)); taking out,
+/// to wherever there is room, takes one mapping or nothing.
 fn try_swap(ours: Span<'_>, theirs: Span<'_>) -> Result<Exchanged, Errno> {
     if !budget::allows() {
         return Err(Errno::ENOMEM);
     }
-    let their_pages = take_out(theirs, ours)?;
-    match move_across(ours, theirs) {
-        Ok(()) => Ok(put_in(their_pages, ours)),
+    let our_pages = take_out(ours, theirs)?;
+    match take_out(theirs, ours) {
+        Ok(their_pages) => {
+            let there = put_in(our_pages, theirs);
+            let here = put_in(their_pages, ours);
+            Ok(there.and(here))
+        }
         Err(errno) => {
-            map_again(theirs);
-            put_in(their_pages, theirs);
+            put_in(our_pages, ours);
             Err(errno)
         }
     }
@@ -344,28 +361,6 @@ fn put_in(mut pages: PageBuffer, target: Span<'_>) -> Exchanged {
             Exchanged::Copied
         }
     }
-}
-
-/// Moves pages from one memory to another, in the place of those that are there. Cleared ones stay. On an error the target
-/// may be unmapped, and nothing else has happened.
-fn move_across(pages: Span<'_>, target: Span<'_>) -> Result<(), Errno> {
-    #[cfg(test)]
-    faults::next()?;
-    // SAFETY: both are whole pages of a `Movable`, as many, and do not overlap; nobody needs what the target holds. With
-    // DONTUNMAP the source stays mapped, by cleared pages of the same kind.
-    let moved = unsafe {
-        libc::mremap(
-            pages.as_ptr().cast(),
-            pages.len(),
-            pages.len(),
-            libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED | libc::MREMAP_DONTUNMAP,
-            target.as_ptr(),
-        )
-    };
-    if moved == libc::MAP_FAILED {
-        return Err(Errno::last());
-    }
-    Ok(())
 }
 
 pub(super) fn move_over(pages: &PageBuffer, target: Span<'_>) -> Result<(), Errno> {
