@@ -133,7 +133,14 @@ fn checks(toolchain: &Toolchain) -> Vec<(&'static str, Command)> {
         ),
         (
             "tests",
-            cargo_with(&["test", "--locked", "--workspace", "--all-features"]),
+            // All that fail, not only those of the first program.
+            cargo_with(&[
+                "test",
+                "--locked",
+                "--workspace",
+                "--all-features",
+                "--no-fail-fast",
+            ]),
         ),
         (
             "tests of the functions",
