@@ -14,12 +14,14 @@
 //! | [`mem`], [`uds`], [`net`], [`eval`] | the experiments |
 
 mod bench;
+mod clock;
 mod compare;
 mod eval;
 mod functions;
 mod measure;
 mod mem;
 mod net;
+mod orders;
 mod payload;
 mod peer;
 mod plots;

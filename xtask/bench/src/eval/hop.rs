@@ -1,7 +1,7 @@
 //! What a hop between two functions is made of, and how its parts are told.
 
+use crate::clock;
 use crate::measure::Watch;
-use crate::uds::clock;
 use crate::usage;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;

@@ -1,11 +1,12 @@
 //! Many links into one process, all served by one thread, beside one link.
 
 use super::pairs::{candidate, Stage, What};
-use super::part::{rounds, Task};
+use super::part::Task;
 use super::rounds::told;
 use super::ways::{deadline, ours, tcp};
 use super::{AUTO, TCP};
 use crate::bench::{Bench, Experiment};
+use crate::orders::rounds;
 use crate::payload::Pattern;
 use crate::peer::Control;
 use crate::results::Ratio;
@@ -172,7 +173,7 @@ pub(super) fn receive(control: &mut Control) -> Result<()> {
                 }
             }
         }
-        report.ended = super::clock::now();
+        report.ended = crate::clock::now();
         Ok(())
     })
     .context("receiving")
@@ -194,7 +195,7 @@ pub(super) fn send(control: &mut Control) -> Result<()> {
         links.push(connect(&task.address, "links", &options, deadline())?);
     }
     rounds(control, 0, |order, report| {
-        report.began = super::clock::now();
+        report.began = crate::clock::now();
         for number in 0..order.count as usize {
             let payload = Payload::kept(memory.memory(), region)?;
             links[number % count].send(payload, deadline())?;
@@ -217,7 +218,7 @@ fn send_by_hand(
         sockets.push(socket);
     }
     rounds(control, 0, |order, report| {
-        report.began = super::clock::now();
+        report.began = crate::clock::now();
         let mut span = Region::new(0, BYTES).span(memory.memory())?;
         let bytes = slice(&mut span);
         for number in 0..order.count as usize {

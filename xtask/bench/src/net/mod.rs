@@ -5,7 +5,6 @@
 //! to do a round.
 
 mod cable;
-mod clock;
 mod iperf;
 mod links;
 mod pairs;

@@ -1,12 +1,13 @@
 //! Round trips of small payloads.
 
-use super::clock;
 use super::pairs::{candidate, Stage, What};
-use super::part::{rounds, Task};
+use super::part::Task;
 use super::rounds::told;
 use super::ways::{ours, tcp};
 use super::{AUTO, TCP};
 use crate::bench::{Bench, Experiment};
+use crate::clock;
+use crate::orders::rounds;
 use crate::payload::Pattern;
 use crate::peer::Control;
 use crate::results::Ratio;

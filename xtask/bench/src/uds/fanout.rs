@@ -1,9 +1,10 @@
 //! One payload for many processes: what it takes in memory.
 
+use super::part::Task;
 use super::places::Places;
 use super::ways::ours::deadline;
-use super::{clock, part::Task};
 use crate::bench::{Bench, Experiment};
+use crate::clock;
 use crate::measure::{Candidate, Watch};
 use crate::payload::Pattern;
 use crate::peer::{Control, Peer};

@@ -1,9 +1,10 @@
 //! Messages over many links of one listener, and over one.
 
+use super::part::Task;
 use super::places::Places;
 use super::ways::ours::deadline;
-use super::{clock, part::Task};
 use crate::bench::{Bench, Experiment};
+use crate::clock;
 use crate::measure::{Candidate, Watch};
 use crate::payload::Pattern;
 use crate::peer::{Control, Peer};

@@ -4,7 +4,6 @@
 //! `roadrunner-uds`, and what one would use instead. Each runs in two processes of its own, which this one tells when to
 //! do a round.
 
-pub(crate) mod clock;
 mod fanout;
 mod links;
 mod pairs;

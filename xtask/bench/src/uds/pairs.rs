@@ -1,7 +1,8 @@
 //! Pairs of processes, one pair for each way, as candidates.
 
-use super::part::{Order, Report, Task};
+use super::part::Task;
 use crate::measure::{Candidate, Watch};
+use crate::orders::{Order, Report};
 use crate::peer::Peer;
 use anyhow::{Context, Result};
 use tempfile::TempDir;

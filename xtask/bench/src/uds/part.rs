@@ -1,14 +1,14 @@
 //! What the two processes of a way do: rounds, as they are told.
 
-use super::clock;
 use super::ways;
+use crate::clock;
+use crate::orders::{beside, rounds};
 use crate::payload::Pattern;
 use crate::peer::Control;
-use crate::usage::{self, Cpu};
+use crate::usage;
 use anyhow::{ensure, Context, Result};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
-use std::time::Duration;
 
 /// What a process is to do.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -21,64 +21,15 @@ pub(super) struct Task {
     pub(super) address: String,
 }
 
-/// Payloads of one round.
-#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-pub(super) struct Order {
-    /// The number of the first.
-    pub(super) first: u64,
-    pub(super) count: u64,
-}
-
-/// What one of the two processes has to say of a round.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-pub(super) struct Report {
-    /// The sender: when it began to fill the first payload. The receiver: when it had the last one.
-    pub(super) began: Duration,
-    /// The sender: when it had filled the last payload. The receiver: when it was done with it.
-    pub(super) ended: Duration,
-    /// Processor time of neither filling nor looking. Only where a round is one payload.
-    pub(super) moving: Duration,
-    pub(super) cpu: Cpu,
-    pub(super) peak: u64,
-    /// The receiver: how they came.
-    pub(super) method: String,
-}
-
-fn rounds(
-    control: &mut Control,
-    mut round: impl FnMut(Order, &mut Report) -> Result<()>,
-) -> Result<()> {
-    while let Some(order) = control.hear_or_end::<Order>()? {
-        let mut report = Report::default();
-        let (before, spent) = (Cpu::of_process(), clock::spent());
-        round(order, &mut report)?;
-        report.moving = (clock::spent() - spent).saturating_sub(report.moving);
-        report.cpu = Cpu::of_process() - before;
-        report.peak = usage::peak_rss()?;
-        control.say(&report)?;
-    }
-    Ok(())
-}
-
-/// Counts in `beside` the processor time of what is done beside the transfer, if that is large enough to be told apart.
-fn beside<T>(order: Order, beside: &mut Duration, work: impl FnOnce() -> T) -> T {
-    if order.count > 1 {
-        return work();
-    }
-    let before = clock::spent();
-    let done = work();
-    *beside += clock::spent() - before;
-    done
-}
-
 /// The peer `uds.receiver`.
 pub(super) fn receive(control: &mut Control) -> Result<()> {
+    let idle = usage::peak_rss()?;
     let task: Task = control.hear()?;
     let (address, accept) = ways::listen(&task.way, task.bytes, &task.directory)?;
     control.say(&address)?;
     let mut receiver = accept()?;
     let pattern = Pattern::new();
-    rounds(control, |order, report| {
+    rounds(control, idle, |order, report| {
         let numbers = order.first..order.first + order.count;
         for number in numbers.clone() {
             let span = receiver.recv()?;
@@ -99,10 +50,11 @@ pub(super) fn receive(control: &mut Control) -> Result<()> {
 
 /// The peer `uds.sender`.
 pub(super) fn send(control: &mut Control) -> Result<()> {
+    let idle = usage::peak_rss()?;
     let task: Task = control.hear()?;
     let mut sender = ways::connect(&task.way, task.bytes, &task.address)?;
     let pattern = Pattern::new();
-    rounds(control, |order, report| {
+    rounds(control, idle, |order, report| {
         let numbers = order.first..order.first + order.count;
         report.began = clock::now();
         for number in numbers.clone() {

@@ -1,10 +1,10 @@
 //! Handovers to and fro, as fast as the two processes can: what one takes while a link is in use.
 
-use super::clock;
 use super::part::Task;
 use super::places::Places;
 use super::ways::ours::deadline;
 use crate::bench::{Bench, Experiment};
+use crate::clock;
 use crate::measure::{Candidate, Watch};
 use crate::payload::Pattern;
 use crate::peer::{Control, Peer};
