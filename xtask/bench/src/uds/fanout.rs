@@ -69,8 +69,13 @@ fn candidate<'a>(bytes: u64, readers: u32, grown: &'a Cell<u64>) -> Candidate<'a
             reader.control.say(&task)?;
             all.push(reader);
         }
+        // A process has its share of what several map: all must be there before any looks at itself.
+        for peer in &mut all {
+            peer.control.hear::<()>().context("a process")?;
+        }
         let mut empty = 0;
         for peer in &mut all {
+            peer.control.say(&())?;
             empty += peer.control.hear::<u64>().context("a process")?;
         }
         let mut number = 0;
@@ -128,6 +133,8 @@ pub(super) fn sender(control: &mut Control) -> Result<()> {
     let mut memory = Places::new(task.bytes, 1)?;
     let place = memory.reserve(task.bytes.next_multiple_of(PAGE_SIZE as u64), 1)?;
     let pattern = Pattern::new();
+    control.say(&())?;
+    control.hear::<()>()?;
     control.say(&usage::footprint()?)?;
     while let Some(number) = control.hear_or_end::<u64>()? {
         let (began, cpu) = (clock::now(), Cpu::of_process());
@@ -160,6 +167,8 @@ pub(super) fn reader(control: &mut Control) -> Result<()> {
     let mut memory = Places::new(task.bytes, 1)?;
     let mut slots = Slots::default();
     let pattern = Pattern::new();
+    control.say(&())?;
+    control.hear::<()>()?;
     control.say(&usage::footprint()?)?;
     while let Some(number) = control.hear_or_end::<u64>()? {
         let (began, cpu) = (clock::now(), Cpu::of_process());
