@@ -19,21 +19,29 @@ pub(crate) fn cargo() -> Command {
     cargo
 }
 
+/// Where cargo builds, which the environment can say (`CARGO_TARGET_DIR`).
+pub(crate) fn target_directory() -> PathBuf {
+    let said = std::env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into());
+    // As cargo, which runs there, understands it.
+    root().join(said)
+}
+
 /// What compiles the example functions to WebAssembly.
 pub(crate) fn functions(toolchain: &Toolchain) -> Command {
-    let mut build = toolchain.guest_cargo();
-    build
-        .current_dir(root().join("roadrunner-wasmedge/functions"))
-        .args(["build", "--release", "--locked"]);
-    build
+    modules(toolchain.guest_cargo(), "roadrunner-wasmedge/functions")
 }
 
 /// What compiles the programs that functions are compared with.
 pub(crate) fn baselines(toolchain: &Toolchain) -> Command {
-    let mut build = toolchain.guest_cargo();
+    modules(toolchain.guest_cargo(), "xtask/bench/baselines")
+}
+
+fn modules(mut build: Command, workspace: &str) -> Command {
     build
-        .current_dir(root().join("xtask/bench/baselines"))
-        .args(["build", "--release", "--locked"]);
+        .current_dir(root().join(workspace))
+        .args(["build", "--release", "--locked"])
+        // Wherever everything else goes: workflow files, tests and measurements name modules there.
+        .args(["--target-dir", "target"]);
     build
 }
 
@@ -50,9 +58,7 @@ pub(crate) fn release(package: &str, arguments: &[&str]) -> Result<PathBuf> {
         .args(["build", "--release", "--locked", "--package", package])
         .args(arguments);
     run(&format!("building {package}"), build)?;
-    let target =
-        std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
-    Ok(target.join("release").join(package))
+    Ok(target_directory().join("release").join(package))
 }
 
 /// Runs a command, whose output is the user's to see.
@@ -65,4 +71,22 @@ pub(crate) fn run(what: &str, mut command: Command) -> Result<()> {
         bail!("{what} failed ({status}): see above");
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn modules_go_where_workflow_files_name_them() {
+        let build = modules(Command::new("cargo"), "roadrunner-wasmedge/functions");
+        let functions = build.get_current_dir().expect("said");
+        let arguments: Vec<_> = build.get_args().collect();
+        let at = arguments.iter().position(|word| *word == "--target-dir");
+        let said = arguments[at.expect("whatever the environment says") + 1];
+        let place = Path::new(said).join("wasm32-wasip1/release/decode.wasm");
+        let workflow = std::fs::read_to_string(functions.join("thumbnails.toml"));
+        let line = format!("module = {:?}", place.display().to_string());
+        assert!(workflow.expect("it is there").contains(&line), "{line}");
+    }
 }

@@ -6,7 +6,7 @@ use std::process::Command;
 
 use anyhow::{bail, Context as _, Result};
 
-use crate::build::{cargo, root};
+use crate::build::{cargo, root, target_directory};
 
 /// Runs fuzz targets under libFuzzer, one after the other.
 ///
@@ -105,10 +105,7 @@ fn about(name: &str) -> Result<String> {
 }
 
 fn place() -> PathBuf {
-    let target = std::env::var_os("CARGO_TARGET_DIR");
-    target
-        .map_or_else(|| root().join("target"), PathBuf::from)
-        .join("fuzz")
+    target_directory().join("fuzz")
 }
 
 fn build(place: &Path) -> Result<PathBuf> {

@@ -11,12 +11,12 @@ use anyhow::{bail, Context as _, Result};
 use serde::Deserialize;
 use toml_edit::DocumentMut;
 
-use crate::build::root;
+use crate::build::{root, target_directory};
 use crate::context::Context;
 use crate::setup;
 use crate::test::SEED;
 use crate::tools::{Tools, MUTANTS};
-use crate::verify::{quietly, target_directory};
+use crate::verify::quietly;
 use verdict::{key, Ended, Survivor, Verdict};
 
 /// Changes the code in small ways, one at a time, and looks whether a test fails.

@@ -18,7 +18,6 @@ use crate::build::root;
 use crate::context::Context;
 use crate::setup;
 use crate::tools::Tools;
-pub(crate) use build::target_directory;
 pub(crate) use published::{published_in, Package};
 
 /// Checks all that a release needs: packages, features, documentation, licences, the crates' promises to one another and to

@@ -1,7 +1,7 @@
 //! The crates as their users build them.
 
 use super::{quietly, Outcome, Package, Scene};
-use crate::build::{cargo, root};
+use crate::build::{cargo, root, target_directory};
 use anyhow::{Context as _, Result};
 use std::collections::BTreeSet;
 use std::fs;
@@ -11,11 +11,6 @@ use std::time::Instant;
 
 /// The crates that transports are, whose weight every runtime pays.
 const TRANSPORTS: [&str; 3] = ["roadrunner-mem", "roadrunner-uds", "roadrunner-splice"];
-
-/// Where cargo builds.
-pub(crate) fn target_directory() -> PathBuf {
-    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from)
-}
 
 /// Where cargo leaves packages.
 pub(super) fn package_directory() -> PathBuf {
