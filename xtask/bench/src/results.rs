@@ -74,7 +74,8 @@ pub(crate) struct Row {
     /// The most memory that the processes had resident while this candidate ran alone, shared pages counted for each
     /// mapping.
     pub(crate) peak_rss_bytes: u64,
-    /// The same with every page counted once, page tables included, where it was looked at (proc_pid_smaps(5), `Pss`).
+    /// The same with every page counted once, page tables included, where it was looked at (proc_pid_smaps(5), `Pss`; of
+    /// segments that several processes have, their blocks).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) footprint_bytes: Option<u64>,
 }

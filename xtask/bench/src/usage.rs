@@ -7,6 +7,7 @@ use nix::time::{clock_gettime, ClockId};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::ops::{Add, AddAssign, Sub};
+use std::os::unix::fs::MetadataExt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -99,12 +100,48 @@ pub(crate) fn peak_rss() -> Result<u64> {
 /// # Errors
 /// Without /proc.
 pub(crate) fn footprint() -> Result<u64> {
-    footprint_of("self")
+    let pages = kilobytes("/proc/self/smaps_rollup", "Pss:")?;
+    Ok(pages + kilobytes("/proc/self/status", "VmPTE:")?)
 }
 
-fn footprint_of(process: &str) -> Result<u64> {
-    let pages = kilobytes(&format!("/proc/{process}/smaps_rollup"), "Pss:")?;
-    Ok(pages + kilobytes(&format!("/proc/{process}/status"), "VmPTE:")?)
+/// The same of several processes that work meanwhile. A page of a segment that one of them maps between two looks would be
+/// whole in the share of another and half in its own: segments are asked for their size.
+fn footprint_of_all(processes: &[u32]) -> u64 {
+    let mut segments = BTreeMap::new();
+    let mut bytes = 0;
+    // Those that end meanwhile have none.
+    for process in processes {
+        let (rollup, status) = (
+            format!("/proc/{process}/smaps_rollup"),
+            format!("/proc/{process}/status"),
+        );
+        let own = kilobytes(&rollup, "Pss_Anon:").and_then(|anonymous| {
+            let files = kilobytes(&rollup, "Pss_File:")?;
+            Ok(anonymous + files + kilobytes(&status, "VmPTE:")?)
+        });
+        bytes += own.unwrap_or(0);
+        segments.extend(segments_of(*process));
+    }
+    bytes + segments.values().sum::<u64>()
+}
+
+/// The segments that a process has a descriptor of (memfd_create(2)), as long as it can be used: where they are, and the
+/// bytes that they take up.
+fn segments_of(process: u32) -> BTreeMap<(u64, u64), u64> {
+    let descriptors = fs::read_dir(format!("/proc/{process}/fd"));
+    let segment = |entry: fs::DirEntry| {
+        let path = entry.path();
+        let target = fs::read_link(&path).ok()?;
+        let memfd = target
+            .as_os_str()
+            .as_encoded_bytes()
+            .starts_with(b"/memfd:");
+        let there = fs::metadata(&path).ok().filter(|_| memfd)?;
+        // Blocks of 512 bytes (stat(2)).
+        Some(((there.dev(), there.ino()), there.blocks() * 512))
+    };
+    let descriptors = descriptors.into_iter().flatten().flatten();
+    descriptors.filter_map(segment).collect()
 }
 
 /// Page faults of this thread so far (getrusage(2), `ru_minflt` and `ru_majflt`).
@@ -149,7 +186,7 @@ impl Sampler {
             // One more time after it was told.
             loop {
                 let last = told.load(Ordering::Acquire);
-                most = most.max(footprint_of_all());
+                most = most.max(footprint_of_all(&family(std::process::id())));
                 if last {
                     return most;
                 }
@@ -164,14 +201,6 @@ impl Sampler {
         self.stop.store(true, Ordering::Release);
         self.thread.join().unwrap_or(0)
     }
-}
-
-fn footprint_of_all() -> u64 {
-    // Those that end meanwhile have none.
-    family(std::process::id())
-        .into_iter()
-        .filter_map(|id| footprint_of(&id.to_string()).ok())
-        .sum()
 }
 
 /// A process with those that it started, and those that they started.
@@ -333,6 +362,21 @@ mod tests {
         drop(fresh);
         assert!(fault_ns() > 1.0);
         assert!(sampler.stop() > 1 << 20);
+    }
+
+    #[test]
+    fn a_segment_counts_once_and_whole_mapped_or_not() {
+        let name = c"counted";
+        let made = nix::sys::memfd::memfd_create(name, nix::sys::memfd::MFdFlags::MFD_CLOEXEC);
+        let mut file = fs::File::from(made.expect("a memfd"));
+        std::io::Write::write_all(&mut file, &vec![1; 16 << 20]).expect("memory");
+        let _again = file.try_clone().expect("a descriptor");
+        let there = file.metadata().expect("it is open");
+        let this = std::process::id();
+        let segments = segments_of(this);
+        let counted = segments.get(&(there.dev(), there.ino()));
+        assert_eq!(counted, Some(&(16 << 20)), "{segments:?}");
+        assert!(footprint_of_all(&[this, this]) >= 16 << 20);
     }
 
     #[test]
