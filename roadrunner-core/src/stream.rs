@@ -143,11 +143,12 @@ impl<W: Wire> StreamLink<W> {
         &mut self.wire
     }
 
-    /// Whether the header of a payload has been read already, so that [`recv`](Transfer::recv) has something to do
-    /// although the descriptor may not be readable. False once it has found that more of that payload has to come.
+    /// Whether the header of a payload has been read already, or what follows from the descriptor
+    /// ([`Wire::holds`]), so that [`recv`](Transfer::recv) has something to do although the descriptor may not be
+    /// readable. False once it has found that more has to come.
     #[must_use]
     pub fn has_pending(&self) -> bool {
-        self.incoming.data.is_some() && !self.incoming.lacks
+        self.incoming.data.is_some() && !self.incoming.lacks || self.wire.holds()
     }
 
     /// What to wait for before what could not be done without waiting is tried again.

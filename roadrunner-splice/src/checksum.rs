@@ -1,7 +1,7 @@
 //! Checksums of payloads, computed step by step while the bytes are in the processor's cache: just before they are
 //! written, or just after they were read. A pass of its own over a large payload would fetch all of it from memory again.
 
-use crate::wire::Socket;
+use crate::socket::Socket;
 use crc32fast::Hasher;
 use roadrunner_core::frame::{CHECKSUM_LEN, HEADER_LEN};
 use roadrunner_core::stream::read_all;

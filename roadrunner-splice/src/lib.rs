@@ -10,8 +10,14 @@ mod options;
 mod places;
 mod secret;
 mod session;
+mod socket;
 #[allow(unsafe_code)]
 mod sys;
+#[cfg(not(feature = "tls"))]
+#[path = "no_tls.rs"]
+mod tls;
+#[cfg(feature = "tls")]
+mod tls;
 mod wire;
 mod zerocopy;
 
@@ -21,4 +27,6 @@ pub use options::{Options, Preference};
 pub use roadrunner_mem::{Server, Service};
 pub use secret::{Secret, SecretError};
 pub use session::{Session, SessionListener};
+#[cfg(feature = "tls")]
+pub use tls::{Tls, TlsError};
 pub use wire::TcpWire;

@@ -4,7 +4,7 @@ use crate::options::Options;
 use crate::secret::check_accepting;
 use crate::wire::{is_loopback, TcpWire};
 use roadrunner_core::frame::FrameError;
-use roadrunner_core::stream::StreamLink;
+use roadrunner_core::stream::{Opening, StreamLink};
 use roadrunner_core::{Deadline, TransferError};
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::sync::mpsc;
@@ -55,20 +55,41 @@ pub fn connect(
         thread::sleep(pause.min(left));
         pause = (pause * 2).min(LONGEST_PAUSE);
     };
-    let mut wire = TcpWire::new(socket, options).map_err(|error| at(address, "connect", error))?;
+    let tls = options.tls.as_ref();
+    let tunnel = tls.map(|tls| tls.connecting(host(address))).transpose()?;
+    let wire = TcpWire::new(socket, options, tunnel);
+    let mut wire = wire.map_err(|error| at(address, "connect", error))?;
+    wire.secure(deadline)?;
     if let Some(secret) = &options.secret {
-        check_accepting(&mut wire, secret, deadline)?;
+        let checked = check_accepting(&mut wire, secret, deadline);
+        // Only now it may say that it does not accept this side's certificate.
+        checked.map_err(|error| wire.why(error))?;
     }
-    let link = Link::connect(wire, name, options.limit, deadline);
+    let mut opening = Opening::connect(wire, name, options.limit)?;
+    let link = opening.open(deadline);
+    let link = link.map_err(|error| match opening.wire() {
+        Some(wire) => wire.why(error),
+        None => error,
+    });
     match link {
-        // What a listener with a secret says first is no frame.
-        Err(TransferError::Protocol(FrameError::NotAFrame)) if options.secret.is_none() => {
+        // What a listener with a secret says first is no frame, and neither is what one with TLS says.
+        Err(TransferError::Protocol(FrameError::NotAFrame) | TransferError::Truncated { .. })
+            if options.secret.is_none() => {
             Err(TransferError::Refused(format!(
-                "{address} asks for a secret, or is something else than a Roadrunner listener; set its secret"
+                "{address} asks for a secret or for TLS, or is something else than a Roadrunner listener; set its secret"
             )))
         }
         link => link,
     }
+}
+
+/// The name or number in `host:port`.
+fn host(address: &str) -> &str {
+    let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
+    let number = host
+        .strip_prefix('[')
+        .and_then(|rest| rest.strip_suffix(']'));
+    number.unwrap_or(host)
 }
 
 /// One attempt at each address of the name.

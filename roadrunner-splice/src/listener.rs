@@ -4,7 +4,9 @@ use crate::link::{at, check_invited, resolve, Link};
 use crate::options::Options;
 use crate::places::{origin, Places};
 use crate::secret::{challenge, refused, Challenge, Secret, CLAIM_LEN, GONE, TAG_LEN, WRONG};
-use crate::wire::{wait, TcpWire};
+use crate::socket::wait;
+use crate::tls::{Acceptor, Tls};
+use crate::wire::TcpWire;
 use nix::poll::{PollFd, PollFlags};
 use nix::sys::socket::{setsockopt, sockopt};
 use roadrunner_core::stream::{read_all, write_all, Opening};
@@ -28,6 +30,8 @@ pub struct Listener {
     socket: TcpListener,
     address: SocketAddr,
     options: Options,
+    /// Encrypts, if anything does.
+    tls: Option<Acceptor>,
     places: Places,
     lobby: Lobby<Stranger>,
 }
@@ -36,10 +40,20 @@ pub struct Listener {
 #[derive(Debug)]
 struct Stranger {
     peer: SocketAddr,
-    proof: Option<Proof>,
-    /// Once it has proved itself.
-    opening: Option<Opening<TcpWire>>,
+    stage: Stage,
+    secret: Option<Secret>,
     limit: u64,
+}
+
+/// How far it has got.
+#[derive(Debug)]
+enum Stage {
+    /// Hands are being shaken, if the connection is to be encrypted.
+    Connected(TcpWire),
+    Proving(Proof),
+    Opening(Opening<TcpWire>),
+    /// It is in, or it was turned away.
+    Over,
 }
 
 /// What a peer has said by now to prove that it knows the secret.
@@ -103,23 +117,36 @@ impl Caller for Stranger {
     }
 
     fn descriptor(&self) -> Option<BorrowedFd<'_>> {
-        match (&self.proof, &self.opening) {
-            (Some(proof), _) => Some(proof.wire.as_fd()),
-            (None, Some(opening)) => opening.wire().map(AsFd::as_fd),
-            (None, None) => None,
+        match &self.stage {
+            Stage::Connected(wire) => Some(wire.as_fd()),
+            Stage::Proving(proof) => Some(proof.wire.as_fd()),
+            Stage::Opening(opening) => opening.wire().map(AsFd::as_fd),
+            Stage::Over => None,
         }
     }
 
     fn try_enter(&mut self) -> Result<Link, TransferError> {
-        if let Some(mut proof) = self.proof.take() {
-            if let Err(error) = proof.try_prove() {
-                self.proof = Some(proof);
-                return Err(error);
-            }
-            self.opening = Some(Opening::accept(proof.wire, self.limit));
+        loop {
+            let done = match &mut self.stage {
+                Stage::Connected(wire) => wire.secure(Deadline::now()),
+                Stage::Proving(proof) => proof.try_prove(),
+                Stage::Opening(opening) => return opening.open(Deadline::now()),
+                Stage::Over => Err(TransferError::Broken),
+            };
+            done?;
+            self.stage = match (
+                std::mem::replace(&mut self.stage, Stage::Over),
+                &self.secret,
+            ) {
+                (Stage::Connected(wire), Some(secret)) => {
+                    Stage::Proving(Proof::new(wire, secret.clone())?)
+                }
+                (Stage::Connected(wire) | Stage::Proving(Proof { wire, .. }), _) => {
+                    Stage::Opening(Opening::accept(wire, self.limit))
+                }
+                (other, _) => other,
+            };
         }
-        let opening = self.opening.as_mut().ok_or(TransferError::Broken)?;
-        opening.open(Deadline::now())
     }
 }
 
@@ -141,6 +168,7 @@ impl Listener {
         for target in &addresses {
             check_invited(target, &options)?;
         }
+        let tls = options.tls.as_deref().map(Tls::acceptor).transpose()?;
         let listen = || -> io::Result<(TcpListener, SocketAddr)> {
             let socket = TcpListener::bind(&addresses[..])?;
             socket.set_nonblocking(true)?;
@@ -158,6 +186,7 @@ impl Listener {
             socket,
             address: local,
             options,
+            tls,
             places: Places::default(),
             lobby,
         })
@@ -205,11 +234,12 @@ impl Listener {
             socket,
             address,
             options,
+            tls,
             places,
             lobby,
         } = self;
         lobby.try_next(|| {
-            take_in(socket, options, places).map_err(|error| match error {
+            take_in(socket, options, tls.as_ref(), places).map_err(|error| match error {
                 TransferError::Io { source, .. } => at(&address.to_string(), "accept", source),
                 other => other,
             })
@@ -221,6 +251,7 @@ impl Listener {
 fn take_in(
     socket: &TcpListener,
     options: &Options,
+    tls: Option<&Acceptor>,
     places: &Places,
 ) -> Result<Option<Stranger>, TransferError> {
     let failed = |source| TransferError::Io {
@@ -245,22 +276,18 @@ fn take_in(
     let place = places
         .take(peer.ip(), options.connections, options.connections_each)
         .map_err(|why| TransferError::Refused(format!("{peer} connected, but {why}")))?;
-    let mut wire = match TcpWire::new(stream, options) {
+    let tunnel = tls.map(Acceptor::accepting).transpose()?;
+    let mut wire = match TcpWire::new(stream, options, tunnel) {
         Ok(wire) => wire,
         Err(error) if error.kind() == io::ErrorKind::NotConnected => return Ok(None),
         Err(error) => return Err(failed(error)),
     };
     wire.keep(place);
-    let limit = options.limit;
-    let (proof, opening) = match &options.secret {
-        Some(secret) => (Some(Proof::new(wire, secret.clone())?), None),
-        None => (None, Some(Opening::accept(wire, limit))),
-    };
     Ok(Some(Stranger {
         peer,
-        proof,
-        opening,
-        limit,
+        stage: Stage::Connected(wire),
+        secret: options.secret.clone(),
+        limit: options.limit,
     }))
 }
 

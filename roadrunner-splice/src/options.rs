@@ -2,10 +2,12 @@
 
 use crate::chooser::Chooser;
 use crate::secret::Secret;
+use crate::tls::Tls;
 use crate::zerocopy::ZeroCopy;
 use roadrunner_core::{Method, DEFAULT_LIMIT};
 use roadrunner_mem::{Pipes, Pump};
 use std::os::fd::AsFd;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Which way payloads are carried. What really ran is in each [`Receipt`](roadrunner_core::Receipt).
@@ -56,6 +58,7 @@ pub struct Options {
     pub(crate) memory_each: Option<u64>,
     pub(crate) keep: u64,
     pub(crate) secret: Option<Secret>,
+    pub(crate) tls: Option<Arc<Tls>>,
     preference: Preference,
     pipes: Pipes,
     splice_from: u64,
@@ -79,6 +82,7 @@ impl Default for Options {
             memory_each: None,
             keep: 16 << 20,
             secret: None,
+            tls: None,
             preference: Preference::Auto,
             pipes: Pipes::new(256 << 10),
             splice_from: 1 << 20,
@@ -179,7 +183,7 @@ impl Options {
     /// shown: TCP's own has 16 bits, and lets one in about 65,000 changed segments pass. A link has checksums if one of
     /// its sides wants them. They cost either side about 40 ms of processor time per GB.
     ///
-    /// Without this call they are wanted unless the peer has a loopback address.
+    /// Without this call they are wanted unless the peer has a loopback address or the link is encrypted.
     #[must_use]
     pub fn checksum(mut self, wanted: bool) -> Self {
         self.checksum = Some(wanted);
@@ -190,6 +194,18 @@ impl Options {
     #[must_use]
     pub fn secret(mut self, secret: Secret) -> Self {
         self.secret = Some(secret);
+        self
+    }
+
+    /// Encrypts everything by TLS, with which the two sides also prove who they are. Both have it or neither: nothing is ever
+    /// agreed to go on without. The [`secret`](Self::secret) is asked for as before, and bound to the encrypted connection.
+    ///
+    /// Everything is written then, whatever [`prefer`](Self::prefer) says, as it has to be encrypted somewhere: receipts
+    /// count three copies on either side, those into and out of what is encrypted included.
+    #[cfg(feature = "tls")]
+    #[must_use]
+    pub fn tls(mut self, tls: Tls) -> Self {
+        self.tls = Some(Arc::new(tls));
         self
     }
 

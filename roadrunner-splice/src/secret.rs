@@ -3,7 +3,8 @@
 //! Before any frame, each side sends eight bytes that name this exchange and a fresh nonce of 32 bytes. Then the side
 //! that connected sends HMAC-SHA-256 (RFC 2104) under the secret of its own label and both nonces, and the side that
 //! accepted, once it has checked that, sends the same with its own label. The labels make a message that is sent back
-//! to its sender worthless, the nonces make a recorded one worthless.
+//! to its sender worthless, the nonces make a recorded one worthless. On an encrypted connection what only its two ends know
+//! follows the nonces, which makes a proof worthless on another connection.
 
 use crate::wire::TcpWire;
 use hmac::{Hmac, Mac};
@@ -32,6 +33,7 @@ const LONGEST: usize = 4096;
 const NO_PROOF: &str = "does not prove that it knows the secret: has it been given one?";
 pub(crate) const GONE: &str =
     "closed the connection during the proof: does it have the same secret?";
+const WANTS_TLS: &str = "wants TLS (Options::tls)";
 /// What is wrong with a proof.
 pub(crate) const WRONG: &str = "does not know the secret";
 
@@ -41,7 +43,7 @@ type Nonce = [u8; NONCE_LEN];
 /// example from `head -c 32 /dev/urandom`.
 ///
 /// It proves who is at the other end when the link is opened. It does not encrypt: where others can read or change
-/// packets, run the link through a tunnel.
+/// packets, links need TLS as well (feature `tls`).
 #[derive(Clone)]
 pub struct Secret(Arc<[u8]>);
 
@@ -117,6 +119,7 @@ impl Secret {
         mac.update(side.label());
         mac.update(&nonces.connecting);
         mac.update(&nonces.accepting);
+        mac.update(nonces.tunnel.as_ref().map_or(&[], |bytes| &bytes[..]));
         Some(mac)
     }
 
@@ -169,18 +172,26 @@ impl Side {
 struct Nonces {
     connecting: Nonce,
     accepting: Nonce,
+    /// What the two ends of an encrypted connection know, and no others.
+    tunnel: Option<Nonce>,
 }
 
 /// What the accepting side said to a peer whose answer is awaited.
 #[derive(Debug)]
-pub(crate) struct Challenge(Nonce);
+pub(crate) struct Challenge {
+    nonce: Nonce,
+    tunnel: Option<Nonce>,
+}
 
 /// Sends the accepting side's nonce.
 pub(crate) fn challenge(
     wire: &mut TcpWire,
     deadline: Deadline,
 ) -> Result<Challenge, TransferError> {
-    greet(wire, deadline).map(Challenge)
+    Ok(Challenge {
+        nonce: greet(wire, deadline)?,
+        tunnel: wire.binding(),
+    })
 }
 
 impl Challenge {
@@ -202,7 +213,8 @@ impl Challenge {
     ) -> Result<Option<[u8; TAG_LEN]>, TransferError> {
         let mut nonces = Nonces {
             connecting: Nonce::default(),
-            accepting: self.0,
+            accepting: self.nonce,
+            tunnel: self.tunnel,
         };
         let mut tag = [0; TAG_LEN];
         nonces
@@ -225,6 +237,7 @@ pub(crate) fn check_accepting(
     let nonces = Nonces {
         connecting: greet(wire, deadline)?,
         accepting: read_greeting(wire, deadline)?,
+        tunnel: wire.binding(),
     };
     write(wire, &secret.prove(Side::Connecting, &nonces)?, deadline)?;
     let tag = read_array(wire, deadline)?;
@@ -253,8 +266,13 @@ fn greet(wire: &mut TcpWire, deadline: Deadline) -> Result<Nonce, TransferError>
 }
 
 fn read_greeting(wire: &mut TcpWire, deadline: Deadline) -> Result<Nonce, TransferError> {
-    let magic: [u8; MAGIC.len()] = read_array(wire, deadline)?;
-    if magic != MAGIC {
+    // An alert (RFC 8446, section 5.1), which is shorter: what a side with TLS says to one without.
+    let start: [u8; 2] = read_array(wire, deadline)?;
+    if start == [21, 3] {
+        return Err(refused(wire, WANTS_TLS));
+    }
+    let rest: [u8; MAGIC.len() - 2] = read_array(wire, deadline)?;
+    if [&start[..], &rest].concat() != MAGIC {
         return Err(refused(wire, NO_PROOF));
     }
     read_array(wire, deadline)
@@ -299,6 +317,7 @@ mod tests {
         let nonces = |connecting, accepting| Nonces {
             connecting: [connecting; NONCE_LEN],
             accepting: [accepting; NONCE_LEN],
+            tunnel: None,
         };
         let tag = secret.prove(Side::Connecting, &nonces(1, 2)).expect("any");
         assert!(secret.proves(Side::Connecting, &nonces(1, 2), &tag));
@@ -307,6 +326,15 @@ mod tests {
         assert!(!secret.proves(Side::Connecting, &nonces(1, 3), &tag));
         assert!(!secret.proves(Side::Connecting, &nonces(3, 2), &tag));
         assert!(!other.proves(Side::Connecting, &nonces(1, 2), &tag));
+        let within = |tunnel| Nonces {
+            tunnel: Some([tunnel; NONCE_LEN]),
+            ..nonces(1, 2)
+        };
+        assert!(!secret.proves(Side::Connecting, &within(3), &tag));
+        let tag = secret.prove(Side::Connecting, &within(3)).expect("any");
+        assert!(secret.proves(Side::Connecting, &within(3), &tag));
+        assert!(!secret.proves(Side::Connecting, &within(4), &tag));
+        assert!(!secret.proves(Side::Connecting, &nonces(1, 2), &tag));
     }
 
     #[test]
@@ -321,6 +349,7 @@ mod tests {
         let nonces = Nonces {
             connecting: [1; NONCE_LEN],
             accepting: [2; NONCE_LEN],
+            tunnel: None,
         };
         let context = [nonces.connecting, nonces.accepting].concat();
         let secret = Secret::from_bytes([1; 16]).expect("long enough");

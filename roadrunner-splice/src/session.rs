@@ -388,14 +388,18 @@ impl Session {
     fn hear(&mut self, deadline: Deadline) -> Result<Heard, TransferError> {
         self.ready(deadline)?;
         let link = self.link.as_mut().ok_or(TransferError::Broken)?;
-        if link.has_pending() {
-            return Ok(Heard::Blocked);
-        }
         match link.listen(deadline) {
-            Ok(_) => self.take_note(),
-            Err(error) => self.judge(error, deadline)?,
+            // Nothing can be heard before what has come is received.
+            Ok(false) if link.has_pending() => Ok(Heard::Blocked),
+            Ok(_) => {
+                self.take_note();
+                Ok(Heard::Something)
+            }
+            Err(error) => {
+                self.judge(error, deadline)?;
+                Ok(Heard::Something)
+            }
         }
-        Ok(Heard::Something)
     }
 
     /// Keeps a copy and sends that, if the connection allows it before the deadline; else later.

@@ -4,12 +4,12 @@ use crate::checksum::Checksums;
 use crate::chooser::{Chooser, Clocks};
 use crate::options::Options;
 use crate::places::Place;
+use crate::socket::Socket;
 use crate::sys;
+use crate::tls::Tunnel;
 use crate::zerocopy::ZeroCopy;
 use nix::ifaddrs::{getifaddrs, InterfaceAddress};
-use nix::poll::{ppoll, PollFd, PollFlags};
 use nix::sys::socket::{getsockopt, setsockopt, sockopt};
-use nix::sys::time::TimeSpec;
 use roadrunner_core::frame::{self, HEADER_LEN};
 use roadrunner_core::stream::{read_all, write_all, Carried, Start, Wire};
 use roadrunner_core::{Deadline, Method, Payload, Region, Sink, Span, TransferError};
@@ -55,7 +55,11 @@ const LONGEST_KEEP_ALIVE: u64 = 32_767;
 impl TcpWire {
     /// Takes over a connection. It becomes non-blocking, sends small frames at once (`TCP_NODELAY`), and asks a peer
     /// that has long been silent whether it is still there (`SO_KEEPALIVE`).
-    pub(crate) fn new(socket: TcpStream, options: &Options) -> io::Result<Self> {
+    pub(crate) fn new(
+        socket: TcpStream,
+        options: &Options,
+        tunnel: Option<Tunnel>,
+    ) -> io::Result<Self> {
         socket.set_nonblocking(true)?;
         socket.set_nodelay(true)?;
         setsockopt(&socket, sockopt::KeepAlive, &true)?;
@@ -73,17 +77,23 @@ impl TcpWire {
             setsockopt(&socket, sockopt::RcvBuf, &bytes)?;
         }
         let peer = socket.peer_addr()?;
-        let socket = Socket(socket);
+        let is_plain = tunnel.is_none();
+        let socket = Socket::new(socket, tunnel);
         let local = is_of_this_host(peer.ip());
-        let zero_copy = options.zero_copy(&socket, local);
+        let zero_copy = options.zero_copy(&socket, local).filter(|_| is_plain);
         let wire = Self {
-            chooser: options.chooser(local, zero_copy.is_some()),
+            chooser: options
+                .chooser(local, zero_copy.is_some())
+                .filter(|_| is_plain),
             socket,
             peer,
-            pump: options.pump(local),
+            pump: options.pump(local).filter(|_| is_plain),
             local,
             zero_copy,
-            wants_checksums: options.checksum.unwrap_or(!is_loopback(peer.ip())),
+            // TLS notices every change.
+            wants_checksums: options
+                .checksum
+                .unwrap_or(is_plain && !is_loopback(peer.ip())),
             checksums: None,
             place: None,
             memory_each: options.memory_each,
@@ -112,10 +122,54 @@ impl TcpWire {
         self.chooser.as_ref()?.chosen()
     }
 
+    /// Whether everything goes through TLS.
+    #[must_use]
+    pub fn is_encrypted(&self) -> bool {
+        self.socket.tunnel().is_some()
+    }
+
+    /// Opens what encrypts the connection, if anything does. Without waiting it goes on where it was.
+    ///
+    /// # Errors
+    /// [`PeerClosed`](TransferError::PeerClosed) if the peer has said nothing and is gone;
+    /// [`Refused`](TransferError::Refused) if something is wrong with it.
+    pub(crate) fn secure(&mut self, deadline: Deadline) -> Result<(), TransferError> {
+        let opened = self.socket.open(deadline);
+        opened.map_err(
+            |error| match TransferError::from_io("shake hands by TLS", error) {
+                TransferError::Timeout => TransferError::Timeout,
+                error => self.why(error),
+            },
+        )
+    }
+
+    /// What two ends of one encrypted connection know, and no others; `None` where nothing is encrypted.
+    pub(crate) fn binding(&self) -> Option<[u8; 32]> {
+        self.socket.tunnel()?.binding()
+    }
+
+    /// An error while the link was being opened, with what TLS says about it.
+    pub(crate) fn why(&self, error: TransferError) -> TransferError {
+        let Some(tunnel) = self.socket.tunnel() else {
+            return error;
+        };
+        let peer = self.peer;
+        match (tunnel.error(), error) {
+            (Some(why), _) => TransferError::Refused(format!("the peer {peer}, by TLS: {why}")),
+            (None, TransferError::PeerClosed | TransferError::Io { .. }) if tunnel.has_heard() => {
+                TransferError::Refused(format!(
+                    "the peer {peer} closed the connection while hands were shaken by TLS"
+                ))
+            }
+            (None, TransferError::Io { .. }) => TransferError::PeerClosed,
+            (None, error) => error,
+        }
+    }
+
     /// The name of the congestion control that runs, or `None` if the system does not say.
     #[must_use]
     pub fn congestion(&self) -> Option<String> {
-        let name = getsockopt(&self.socket.0, sockopt::TcpCongestion).ok()?;
+        let name = getsockopt(&self.socket, sockopt::TcpCongestion).ok()?;
         let name = name.into_string().ok()?;
         Some(name.trim_end_matches('\0').to_owned())
     }
@@ -123,12 +177,7 @@ impl TcpWire {
     /// Never an error: a link with the system's own choice is slower, not wrong.
     fn choose_congestion(&self, options: &Options) {
         let set = |name: &str| {
-            setsockopt(
-                &self.socket.0,
-                sockopt::TcpCongestion,
-                &OsString::from(name),
-            )
-            .is_ok()
+            setsockopt(&self.socket, sockopt::TcpCongestion, &OsString::from(name)).is_ok()
         };
         match &options.congestion {
             Some(name) => {
@@ -177,9 +226,11 @@ impl TcpWire {
                 return Ok(carried);
             }
         }
+        let written = Carried::written(start);
         let carried = Carried {
+            copies: written.copies * socket.copies_out(),
             acknowledge: acknowledged.is_some(),
-            ..Carried::written(start)
+            ..written
         };
         let header = start.header(carried);
         match checksums {
@@ -227,20 +278,6 @@ fn is_of_this_host(address: IpAddr) -> bool {
     address.is_loopback() || getifaddrs().map_or(true, |mut all| all.any(is_it))
 }
 
-/// Waits for one of the events, the deadline or a signal, whichever is first.
-pub(crate) fn wait(events: &mut [PollFd<'_>], deadline: Deadline) -> io::Result<()> {
-    let timeout = deadline.remaining().unwrap_or_default();
-    match ppoll(events, Some(TimeSpec::from_duration(timeout)), None) {
-        Ok(_) | Err(nix::errno::Errno::EINTR) => Ok(()),
-        Err(error) => Err(error.into()),
-    }
-}
-
-/// What a descriptor is ready for after such a wait.
-pub(crate) fn revents(polled: &PollFd<'_>) -> PollFlags {
-    polled.revents().unwrap_or(PollFlags::empty())
-}
-
 impl Wire for TcpWire {
     fn read(&mut self, into: Span<'_>, deadline: Deadline) -> io::Result<usize> {
         self.socket.read(into, deadline)
@@ -285,8 +322,12 @@ impl Wire for TcpWire {
         if let Some(place) = &mut self.place {
             place.release();
         }
-        // Out of the socket's buffer; an empty payload is copied by nobody.
-        Ok(u8::from(!region.is_empty()))
+        // An empty payload is copied by nobody.
+        Ok(u8::from(!region.is_empty()) * self.socket.copies_in())
+    }
+
+    fn holds(&self) -> bool {
+        self.socket.holds()
     }
 
     /// All follow in the stream; there may be no room for one.
@@ -337,68 +378,6 @@ impl Wire for TcpWire {
             // Pages that are spliced are one payload's.
             None => 1,
         }
-    }
-}
-
-/// The connection itself: what writes and waits.
-#[derive(Debug)]
-pub(crate) struct Socket(TcpStream);
-
-impl Socket {
-    /// Writes at least one byte of the three.
-    pub(crate) fn write_parts(
-        &mut self,
-        head: &[u8],
-        body: Span<'_>,
-        tail: &[u8],
-        deadline: Deadline,
-    ) -> io::Result<usize> {
-        self.patiently(PollFlags::POLLOUT, deadline, |socket| {
-            sys::send(socket, head, body, tail, false)
-        })
-    }
-
-    /// Repeats `operation` until it does something other than wait, or the deadline passes.
-    fn patiently(
-        &self,
-        events: PollFlags,
-        deadline: Deadline,
-        mut operation: impl FnMut(BorrowedFd<'_>) -> io::Result<usize>,
-    ) -> io::Result<usize> {
-        loop {
-            match operation(self.0.as_fd()) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    if deadline.has_passed() {
-                        return Err(io::ErrorKind::TimedOut.into());
-                    }
-                    wait(&mut [PollFd::new(self.0.as_fd(), events)], deadline)?;
-                }
-                // Not our deadline: the system has given the peer up (`TCP_USER_TIMEOUT`, keep-alive; tcp(7)).
-                Err(error) if error.kind() == io::ErrorKind::TimedOut => {
-                    return Err(io::ErrorKind::ConnectionAborted.into())
-                }
-                done => return done,
-            }
-        }
-    }
-}
-
-impl Wire for Socket {
-    fn read(&mut self, into: Span<'_>, deadline: Deadline) -> io::Result<usize> {
-        self.patiently(PollFlags::POLLIN, deadline, |socket| {
-            sys::recv(socket, into)
-        })
-    }
-
-    fn write(&mut self, head: &[u8], body: Span<'_>, deadline: Deadline) -> io::Result<usize> {
-        self.write_parts(head, body, &[], deadline)
-    }
-}
-
-impl AsFd for Socket {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
     }
 }
 

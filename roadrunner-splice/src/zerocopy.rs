@@ -8,8 +8,8 @@
 //! as soon as `send` has returned.
 
 use crate::checksum::{Sum, STEP};
+use crate::socket::{revents, wait, Socket};
 use crate::sys;
-use crate::wire::{revents, wait, Socket};
 use nix::errno::Errno;
 use nix::libc;
 use nix::poll::{PollFd, PollFlags};

@@ -13,26 +13,56 @@ use std::io::{Read, Write};
 use std::ops::RangeInclusive;
 use std::thread;
 
-conformance!(inline, Tcp(Method::Inline));
-conformance!(write, Tcp(Method::Write));
-conformance!(splice, Tcp(Method::Splice));
-conformance!(zero_copy_send, Tcp(Method::ZeroCopySend));
+conformance!(inline, Tcp::by(Method::Inline));
+conformance!(write, Tcp::by(Method::Write));
+conformance!(splice, Tcp::by(Method::Splice));
+conformance!(zero_copy_send, Tcp::by(Method::ZeroCopySend));
+#[cfg(feature = "tls")]
+conformance!(tls, Tcp::within_tls());
+#[cfg(not(feature = "tls"))]
+conformance!(tls, skipped: "built without the feature `tls`");
 
 /// Bytes from which payloads are spliced, or sent without a copy, here.
 const SPLICE_FROM: u64 = 64 << 10;
 const PAGE: u64 = 4096;
 
 /// TCP, by one of the methods.
-struct Tcp(Method);
+struct Tcp {
+    method: Method,
+    encrypted: bool,
+}
 
 impl Tcp {
+    fn by(method: Method) -> Self {
+        Self {
+            method,
+            encrypted: false,
+        }
+    }
+
+    /// Where what is asked for is written all the same.
+    #[cfg(feature = "tls")]
+    fn within_tls() -> Self {
+        Self {
+            method: Method::Splice,
+            encrypted: true,
+        }
+    }
+
     fn options(&self) -> Options {
-        let preference = match self.0 {
+        let options = Options::default();
+        #[cfg(feature = "tls")]
+        let options = if self.encrypted {
+            options.tls(common::certificates::tls())
+        } else {
+            options
+        };
+        let preference = match self.method {
             Method::Splice => Preference::Splice,
             Method::ZeroCopySend => Preference::ZeroCopySend,
             _ => Preference::Write,
         };
-        Options::default()
+        options
             .prefer(preference)
             .splice_from(SPLICE_FROM)
             // Less than the system's own choice, so that a link is soon full.
@@ -42,7 +72,11 @@ impl Tcp {
     fn splices(&self, case: Case) -> bool {
         let start = case.offset.next_multiple_of(PAGE);
         let end = (case.offset + case.len) / PAGE * PAGE;
-        self.0 == Method::Splice && case.given && case.len >= SPLICE_FROM && start < end
+        self.method == Method::Splice
+            && !self.encrypted
+            && case.given
+            && case.len >= SPLICE_FROM
+            && start < end
     }
 }
 
@@ -50,7 +84,11 @@ impl Fixture for Tcp {
     type Link = Link;
 
     fn name(&self) -> &str {
-        self.0.name()
+        if self.encrypted {
+            "tls"
+        } else {
+            self.method.name()
+        }
     }
 
     fn open(&self, limit: u64) -> (Link, Link) {
@@ -58,12 +96,13 @@ impl Fixture for Tcp {
     }
 
     fn expected(&self, case: Case) -> Expected {
-        // Out of the kernel, and into it unless it is spliced; an empty payload is copied by nobody.
-        let copies = u8::from(case.len > 0);
+        // Out of the kernel, and into it unless it is spliced; an empty payload is copied by nobody. TLS copies twice more
+        // on either side.
+        let copies = u8::from(case.len > 0) * if self.encrypted { 3 } else { 1 };
         match case.len {
             _ if self.splices(case) => Expected::by(Method::Splice, 0, 1),
             // The kernel copies what stays on the host, and says so.
-            SPLICE_FROM.. if self.0 == Method::ZeroCopySend => Expected::by(self.0, 1, 2),
+            SPLICE_FROM.. if self.method == Method::ZeroCopySend => Expected::by(self.method, 1, 2),
             0..=INLINE_LIMIT => Expected::by(Method::Inline, copies, 2 * copies),
             _ => Expected::by(Method::Write, copies, 2 * copies),
         }
@@ -78,7 +117,7 @@ impl Fixture for Tcp {
     }
 
     fn lengths(&self) -> RangeInclusive<u64> {
-        match self.0 {
+        match self.method {
             Method::Inline => 0..=INLINE_LIMIT,
             Method::Splice | Method::ZeroCopySend => SPLICE_FROM..=DEFAULT_LIMIT,
             _ => INLINE_LIMIT + 1..=DEFAULT_LIMIT,
@@ -98,6 +137,12 @@ impl Fixture for Tcp {
     }
 
     fn by_hand(&self, limit: u64) -> Result<ByHand<Link>, Missing> {
+        #[cfg(feature = "tls")]
+        if self.encrypted {
+            let options = self.options().limit(limit);
+            let (link, stream) = common::certificates::by_hand_within_tls(&options);
+            return Ok((link, Box::new(stream)));
+        }
         let (link, stream) = by_hand(&self.options().limit(limit));
         Ok((link, Box::new(stream)))
     }

@@ -90,6 +90,40 @@ fn threads() -> usize {
         .count()
 }
 
+/// Whatever lies decrypted already is served as well, though it does not make a descriptor readable.
+#[cfg(feature = "tls")]
+#[test]
+fn a_server_serves_encrypted_links() {
+    use common::certificates::encrypted;
+
+    let (listener, address) = listener(&encrypted());
+    let (echo, ended) = Echo::new();
+    let server = Server::start(listener, 2, echo).expect("threads");
+    let mut links: Vec<_> = (0..20)
+        .map(|n| link(address, &format!("{n}"), &encrypted()))
+        .collect();
+    for round in 0..3 {
+        for link in &mut links {
+            for n in 0..5 {
+                send(link, &pattern(3_000, 10 * round + n), soon()).expect("sent");
+            }
+        }
+        for link in &mut links {
+            for n in 0..5 {
+                let answer = receive(link).expect("answered").0;
+                assert!(answer == pattern(3_000, 10 * round + n));
+            }
+            converse(link, 1 << 20, round);
+        }
+    }
+    drop(links);
+    for _ in 0..20 {
+        let why = ended.recv().expect("one end each");
+        assert!(matches!(why, TransferError::PeerClosed), "{why}");
+    }
+    drop(server);
+}
+
 #[test]
 fn a_server_serves_many_links_at_once_from_few_threads() {
     const LINKS: u64 = 300;

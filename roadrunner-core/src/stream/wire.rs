@@ -19,6 +19,12 @@ pub trait Wire {
     /// [`TimedOut`](io::ErrorKind::TimedOut) if no byte came by the deadline; others as the system says.
     fn read(&mut self, into: Span<'_>, deadline: Deadline) -> io::Result<usize>;
 
+    /// Whether bytes have been read from the descriptor that [`read`](Self::read) has yet to return, so that it does not have
+    /// to wait although the descriptor may not be readable. By default there are none.
+    fn holds(&self) -> bool {
+        false
+    }
+
     /// Writes at least one byte of `head` followed by `body`, in as few system calls as possible, and says how many
     /// bytes. At least one of the two is not empty. The bytes are the kernel's own when this returns.
     ///

@@ -5,7 +5,7 @@ use super::{Role, Session};
 use crate::link::Link;
 use crate::listener::Listener;
 use crate::options::Options;
-use crate::wire::wait;
+use crate::socket::wait;
 use nix::poll::{PollFd, PollFlags};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use roadrunner_core::{Deadline, HostMemory, TransferError};

@@ -3,6 +3,8 @@
 // Each test program uses a part of it.
 #![allow(dead_code, unused_imports, unreachable_pub)]
 
+#[cfg(feature = "tls")]
+pub mod certificates;
 #[allow(unsafe_code)]
 mod pages;
 mod proxy;
