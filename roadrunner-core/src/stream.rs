@@ -61,7 +61,7 @@ pub struct StreamLink<W> {
     arriving: Option<Arriving>,
     sent_end: bool,
     got_end: bool,
-    /// What the last operation that timed out was waiting for.
+    /// What the last operation was waiting for when it timed out; nothing if it did not.
     wants: Wants,
     /// The last receive waited for more to come.
     drained: bool,
@@ -151,7 +151,8 @@ impl<W: Wire> StreamLink<W> {
         self.incoming.data.is_some() && !self.incoming.lacks || self.wire.holds()
     }
 
-    /// What to wait for before what could not be done without waiting is tried again.
+    /// What to wait for before what could not be done without waiting is tried again: what the last operation would have
+    /// waited for. Nothing if it did what it was to do: there may be more that needs no waiting.
     #[must_use]
     pub fn wants(&self) -> Wants {
         self.wants
@@ -184,7 +185,7 @@ impl<W: Wire> StreamLink<W> {
     /// As [`recv`](Transfer::recv).
     pub fn try_recv(&mut self, sink: &mut dyn Sink) -> Result<Option<Delivery>, TransferError> {
         let received = self.go_on_receiving(sink, Deadline::now());
-        self.note_drained(&received);
+        self.note(&received);
         or_wait(received)
     }
 
@@ -224,7 +225,7 @@ impl<W: Wire> StreamLink<W> {
             return Ok(false);
         }
         let taken = self.take_frame(deadline);
-        self.note_drained(&taken);
+        self.note(&taken);
         let heard = or_wait(self.judge(taken))?;
         Ok(heard.is_some() && !self.has_body_ahead())
     }
@@ -262,6 +263,7 @@ impl<W: Wire> StreamLink<W> {
     }
 
     fn sent(&mut self, start: Start, carried: Carried) -> Receipt {
+        self.wants = Wants::default();
         self.next_out += 1;
         if carried.acknowledge {
             self.unacknowledged.push_back(start.sequence);
@@ -381,8 +383,12 @@ impl<W: Wire> StreamLink<W> {
         }
     }
 
-    /// Waiting for room to say something is not waiting for more.
-    fn note_drained<T>(&mut self, received: &Result<T, TransferError>) {
+    /// What the end of a receive tells about the next wait.
+    fn note<T>(&mut self, received: &Result<T, TransferError>) {
+        if received.is_ok() {
+            self.wants = Wants::default();
+        }
+        // Waiting for room to say something is not waiting for more.
         self.drained = matches!(received, Err(TransferError::Timeout)) && self.wants.read;
     }
 
@@ -417,7 +423,7 @@ impl<W: Wire> Transfer for StreamLink<W> {
 
     fn recv(&mut self, sink: &mut dyn Sink, deadline: Deadline) -> Result<Delivery, TransferError> {
         let received = self.go_on_receiving(sink, deadline);
-        self.note_drained(&received);
+        self.note(&received);
         if matches!(received, Err(TransferError::Timeout)) {
             self.abandon(sink);
         }
@@ -442,9 +448,11 @@ impl<W: Wire> Transfer for StreamLink<W> {
         let said = self.say(deadline);
         self.judge(said)?;
         match self.settle(0, deadline) {
-            Err(TransferError::Timeout) if self.has_body_ahead() => Ok(()),
-            settled => self.judge(settled),
+            Err(TransferError::Timeout) if self.has_body_ahead() => {}
+            settled => self.judge(settled)?,
         }
+        self.wants = Wants::default();
+        Ok(())
     }
 
     fn is_open(&self) -> bool {

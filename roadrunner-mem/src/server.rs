@@ -32,7 +32,8 @@ pub trait Served: Transfer + AsFd + Send + 'static {
     /// Whether there is something to receive although the descriptor may not be readable.
     fn has_pending(&self) -> bool;
 
-    /// What to wait for before what could not be done is tried again.
+    /// What to wait for before what could not be done is tried again; nothing if the last operation did not have to wait:
+    /// see [`StreamLink::wants`].
     fn wants(&self) -> Wants;
 
     /// Whether the last receive took all there was: see [`StreamLink::is_drained`]. True unless the link can tell.
@@ -67,9 +68,10 @@ pub trait Service<L>: Send + Sync + 'static {
     /// and never waits ([`StreamLink`]). It is called again when more comes, or when there is room for what
     /// could not be sent. One link is served by one thread at a time.
     ///
-    /// It need not take all: as long as something is there it is called again, after the other links. While what it
-    /// sends waits for room it is called when there is some, and for what comes only if it had taken all: a peer that
-    /// takes no answers is not to keep a thread busy with its next request.
+    /// It need not take all, nor send all: as long as the last operation that it tried did not have to wait it is called
+    /// again, after the other links. So it is done when one had to, and what that one waits for is what it is called for.
+    /// While what it sends waits for room it is called when there is some, and for what comes only if it had taken all: a
+    /// peer that takes no answers is not to keep a thread busy with its next request.
     ///
     /// # Errors
     /// Any error ends the link; [`Closed`](TransferError::Closed) is the usual one.
@@ -299,8 +301,10 @@ impl<A: Accept, S: Service<A::Link>> Shared<A, S> {
                     EpollFlags::EPOLLIN,
                     wants.read || !wants.write || link.is_drained(),
                 );
-                // A payload of which the header is read may be empty: then nothing more comes to be read.
-                let more = link.has_pending() || wants.write;
+                // A payload of which the header is read may be empty: then nothing more comes to be read. Nor need anything
+                // come for a service that stopped by its own choice, and may have something to send.
+                let stopped = !wants.read && !wants.write;
+                let more = link.has_pending() || wants.write || stopped;
                 events.set(EpollFlags::EPOLLOUT, more);
                 match self.epoll.modify(&*link, &mut once(events, number)) {
                     Ok(()) => return,

@@ -33,7 +33,8 @@ fn link(address: &Address, name: &str) -> Link {
     connect(address, name, &Options::default(), soon()).expect("connected")
 }
 
-/// Says again what it hears, except to links of these names; tells how links ended.
+/// Says again what it hears, except to links of these names; tells how links ended. On a link named `late` it takes one
+/// payload with each call, and answers it with the next.
 struct Echo {
     ends: Mutex<Sender<TransferError>>,
     /// How often there was something to do.
@@ -78,6 +79,9 @@ impl Service<Link> for Echo {
                 Some(_) if link.name() == "unanswered" => {}
                 Some(delivery) => one.reply = Some(delivery.region()),
                 None => return Ok(()),
+            }
+            if link.name() == "late" {
+                return Ok(());
             }
         }
     }
@@ -224,21 +228,47 @@ fn a_peer_that_takes_nothing_costs_no_processor_time() {
                 break;
             }
         }
-        let began = Instant::now();
-        // Times in a row that there was nothing to do.
-        let mut quiet = 0;
-        while quiet < 10 {
-            let before = calls.load(Ordering::Relaxed);
-            thread::sleep(Duration::from_millis(20));
-            let calls = calls.load(Ordering::Relaxed);
-            quiet = if calls == before { quiet + 1 } else { 0 };
-            assert!(
-                began.elapsed() < Duration::from_secs(5),
-                "{name}: {calls} calls"
-            );
-        }
+        rests(name, &calls);
         assert_eq!(server.links(), 1, "{name}");
     }
+}
+
+/// Waits until a service is not called any more.
+fn rests(name: &str, calls: &AtomicU64) {
+    let began = Instant::now();
+    // Times in a row that there was nothing to do.
+    let mut quiet = 0;
+    while quiet < 10 {
+        let before = calls.load(Ordering::Relaxed);
+        thread::sleep(Duration::from_millis(20));
+        let calls = calls.load(Ordering::Relaxed);
+        quiet = if calls == before { quiet + 1 } else { 0 };
+        assert!(
+            began.elapsed() < Duration::from_secs(5),
+            "{name}: {calls} calls"
+        );
+    }
+}
+
+/// Nothing more comes before the peer has the answer that is due, and there is room for it.
+#[test]
+fn a_service_that_has_something_left_to_do_is_called_again_and_then_rests() {
+    let (listener, address) = listener();
+    let (echo, _ended) = Echo::new();
+    let calls = echo.calls.clone();
+    let server = Server::start(listener, 1, echo).expect("a thread");
+    let mut link = link(&address, "late");
+    for len in [0, 1, 20_000, 100_000] {
+        converse(&mut link, len, len);
+    }
+    for seed in 0..9 {
+        send(&mut link, &pattern(64 << 10, seed), soon()).expect("sent");
+    }
+    for seed in 0..9 {
+        assert!(receive(&mut link).expect("answered").0 == pattern(64 << 10, seed));
+    }
+    rests("late", &calls);
+    assert_eq!(server.links(), 1);
 }
 
 #[test]

@@ -172,3 +172,30 @@ fn an_end_waits_to_write_only_where_it_has_something_to_say() {
     assert!(matches!(b.try_recv(&mut memory), Ok(None)));
     assert!(b.wants().read && b.wants().write, "{:?}", b.wants());
 }
+
+#[test]
+fn an_end_that_did_what_it_was_to_do_waits_for_nothing() {
+    let (mut a, mut b) = pair(usize::MAX, true);
+    let (none, mut memory) = (Wants::default(), HostMemory::new());
+    for _ in 0..2 {
+        assert!(matches!(b.try_recv(&mut memory), Ok(None)));
+        assert!(b.wants().read);
+        let mut question = HostMemory::from([7; 100]);
+        a.wire.writing.borrow_mut().capacity = Some(HEADER_LEN + 10);
+        let mut try_send = |a: &mut Link| {
+            let region = question.region();
+            let payload = Payload::kept(&mut question, region).expect("inside");
+            a.try_send(payload).expect("open").is_some()
+        };
+        assert!(!try_send(&mut a) && a.wants() == Wants::WRITE);
+        a.wire.writing.borrow_mut().capacity = None;
+        assert!(try_send(&mut a) && a.wants() == none, "{:?}", a.wants());
+        assert!(matches!(b.try_recv(&mut memory), Ok(Some(_))));
+        assert_eq!(b.wants(), none);
+        // The acknowledgement.
+        assert!(a.listen(soon()).expect("open") && a.wants() == none);
+    }
+    assert!(matches!(a.try_recv(&mut memory), Ok(None)));
+    assert!(a.wants().read);
+    assert!(a.try_close().expect("open") && a.wants() == none);
+}
