@@ -92,6 +92,10 @@ pub trait Service<L>: Send + Sync + 'static {
 /// Serves all links of a listener from a fixed number of threads. A link whose peer is slow, silent or hostile holds up
 /// no other.
 ///
+/// It waits by epoll(7). From one thread, by hand, io_uring's multishot polls served 1,000 connections with 6 % more messages
+/// of 64 KiB, and 5 % more of 64 bytes, than epoll with 64 events a call: too little for a second way of waiting. Where
+/// io_uring received the messages itself there were 40 % fewer of 64 KiB.
+///
 /// Dropping it ends all links at once; see [`drain`](Self::drain).
 #[derive(Debug)]
 pub struct Server<A: Accept, S: Service<A::Link>> {

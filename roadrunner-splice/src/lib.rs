@@ -30,3 +30,4 @@ pub use session::{Session, SessionListener};
 #[cfg(feature = "tls")]
 pub use tls::{Tls, TlsError};
 pub use wire::TcpWire;
+pub use zerocopy::ZeroCopyBy;

@@ -29,7 +29,7 @@ pub enum Preference {
     /// Spliced from [`Options::splice_from`] on where that can be done, and written otherwise. It can be done with
     /// payloads that are given away and whose memory is [`PrivateAnonymous`](roadrunner_core::Backing).
     Splice,
-    /// Sent without a copy into the kernel (`MSG_ZEROCOPY`) from [`Options::splice_from`] on, out of any memory, and written
+    /// Sent without a copy into the kernel (io_uring or `MSG_ZEROCOPY`, see [`Options::io_uring`]) from [`Options::splice_from`] on, out of any memory, and written
     /// where the system refuses; `send` returns when the peer's kernel has acknowledged the payload. To a receiver on this
     /// host the kernel copies all the same, which the sender's receipt counts; the receiver's counts what was true of
     /// the payload before, and a copy for the first one. [`try_send`](roadrunner_core::stream::StreamLink::try_send) writes.
@@ -62,6 +62,7 @@ pub struct Options {
     preference: Preference,
     pipes: Pipes,
     splice_from: u64,
+    io_uring: bool,
 }
 
 impl Default for Options {
@@ -86,6 +87,7 @@ impl Default for Options {
             preference: Preference::Auto,
             pipes: Pipes::new(256 << 10),
             splice_from: 1 << 20,
+            io_uring: cfg!(feature = "io-uring"),
         }
     }
 }
@@ -233,6 +235,18 @@ impl Options {
         self
     }
 
+    /// Whether payloads that are sent without a copy are handed over by io_uring (io_uring(7)) where the system has it and
+    /// allows it: one system call for up to 1 MiB, after which the kernel goes on by itself when the connection has room
+    /// again, and no error queue to look at. [`TcpWire::zero_copy_by`](crate::TcpWire::zero_copy_by) says whether it is,
+    /// and why not.
+    ///
+    /// Without this call it is wanted if this crate was built with its feature `io-uring`.
+    #[must_use]
+    pub fn io_uring(mut self, wanted: bool) -> Self {
+        self.io_uring = wanted;
+        self
+    }
+
     /// What splices on a link, if anything may.
     pub(crate) fn pump(&self, local: bool) -> Option<Pump> {
         let may = self.measures(local) || self.preference == Preference::Splice;
@@ -243,7 +257,7 @@ impl Options {
     pub(crate) fn zero_copy(&self, socket: &impl AsFd, local: bool) -> Option<ZeroCopy> {
         let may = self.measures(local) && !local;
         (may || self.preference == Preference::ZeroCopySend)
-            .then(|| ZeroCopy::new(socket, self.splice_from))
+            .then(|| ZeroCopy::new(socket, self.splice_from, self.io_uring))
             .flatten()
     }
 

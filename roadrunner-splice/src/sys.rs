@@ -3,11 +3,16 @@
 //!
 //! They take addresses instead of slices, because a Rust slice would promise that nobody else writes the bytes.
 
+#[cfg_attr(not(feature = "io-uring"), path = "sys/no_uring.rs")]
+mod uring;
+
 use nix::errno::Errno;
 use nix::libc;
 use roadrunner_core::Span;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+
+pub(crate) use uring::Ring;
 
 /// `recv(2)` without waiting.
 pub(crate) fn recv(socket: BorrowedFd<'_>, into: Span<'_>) -> io::Result<usize> {

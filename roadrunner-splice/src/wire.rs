@@ -7,7 +7,7 @@ use crate::places::Place;
 use crate::socket::Socket;
 use crate::sys;
 use crate::tls::Tunnel;
-use crate::zerocopy::ZeroCopy;
+use crate::zerocopy::{ZeroCopy, ZeroCopyBy};
 use nix::ifaddrs::{getifaddrs, InterfaceAddress};
 use nix::sys::socket::{getsockopt, setsockopt, sockopt};
 use roadrunner_core::frame::{self, HEADER_LEN};
@@ -164,6 +164,12 @@ impl TcpWire {
             (None, TransferError::Io { .. }) => TransferError::PeerClosed,
             (None, error) => error,
         }
+    }
+
+    /// How payloads that are sent without a copy are handed to the kernel; `None` until one was.
+    #[must_use]
+    pub fn zero_copy_by(&self) -> Option<ZeroCopyBy> {
+        self.zero_copy.as_ref()?.by()
     }
 
     /// The name of the congestion control that runs, or `None` if the system does not say.

@@ -1,15 +1,15 @@
-//! Payloads that the network card takes from where they lie: `MSG_ZEROCOPY` (the kernel's
-//! Documentation/networking/msg_zerocopy.rst).
+//! Payloads that the network card takes from where they lie: io_uring's `SENDMSG_ZC`, or `MSG_ZEROCOPY` (the kernel's
+//! Documentation/networking/msg_zerocopy.rst) where that cannot be had.
 //!
-//! `sendmsg(2)` returns while the kernel still refers to the pages. It says on the socket's error queue when it does so no
-//! longer, which is when the peer's kernel has acknowledged their bytes, and whether it has copied them after all, as it
-//! does where the receiver is on the same host. So `send` waits for that; and the last byte of a payload leaves, by a copy,
-//! only then. Whatever fails before, the peer has no whole frame, and so nothing to show of pages that may be overwritten
-//! as soon as `send` has returned.
+//! Either returns while the kernel still refers to the pages. It says in the ring, or on the socket's error queue, when it
+//! does so no longer, which is when the peer's kernel has acknowledged their bytes, and whether it has copied them after
+//! all, as it does where the receiver is on the same host. So `send` waits for that; and the last byte of a payload leaves,
+//! by a copy, only then. Whatever fails before, the peer has no whole frame, and so nothing to show of pages that may be
+//! overwritten as soon as `send` has returned.
 
 use crate::checksum::{Sum, STEP};
 use crate::socket::{revents, wait, Socket};
-use crate::sys;
+use crate::sys::{self, Ring};
 use nix::errno::Errno;
 use nix::libc;
 use nix::poll::{PollFd, PollFlags};
@@ -20,10 +20,32 @@ use roadrunner_core::{Deadline, Method, Span, TransferError};
 use roadrunner_mem::{Checksum, PageBuffer};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
+use std::sync::Arc;
 
 /// In an answer on the error queue: it is about `MSG_ZEROCOPY`, and the bytes were copied (linux/errqueue.h).
 const ORIGIN: u8 = 5;
 const COPIED: u8 = 1;
+
+/// How a link hands payloads to the kernel that are sent without a copy.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum ZeroCopyBy {
+    /// By io_uring (`IORING_OP_SENDMSG_ZC`, Linux 6.2).
+    IoUring,
+    /// By sendmsg(2) with `MSG_ZEROCOPY`, and why not by io_uring if that was wanted
+    /// ([`Options::io_uring`](crate::Options::io_uring)).
+    Sendmsg(Option<Arc<io::Error>>),
+}
+
+/// Whether there is a ring.
+#[derive(Debug)]
+enum Uring {
+    /// Not yet: a link that sends nothing large needs none.
+    Untried,
+    There(Box<Ring>),
+    Refused(Arc<io::Error>),
+    Unwanted,
+}
 
 /// What a connection that sends without copying keeps from one payload to the next.
 #[derive(Debug)]
@@ -34,7 +56,8 @@ pub(crate) struct ZeroCopy {
     pub(crate) acknowledge: bool,
     /// The header of a frame, which the kernel refers to as well, even when this is dropped.
     header: PageBuffer,
-    /// Calls that the kernel has not answered.
+    uring: Uring,
+    /// Calls that the kernel has not answered on the error queue.
     waiting: u32,
     /// Whether any of the payload that is being sent was copied.
     is_copied: bool,
@@ -43,17 +66,32 @@ pub(crate) struct ZeroCopy {
 }
 
 impl ZeroCopy {
-    /// If the system can do that.
-    pub(crate) fn new(socket: &impl AsFd, from: u64) -> Option<Self> {
+    /// If the system can do that. With `wants_uring` it goes by io_uring where that can be had.
+    pub(crate) fn new(socket: &impl AsFd, from: u64, wants_uring: bool) -> Option<Self> {
         sys::allow_zero_copy(socket.as_fd()).ok()?;
         Some(Self {
             from,
             acknowledge: false,
             header: PageBuffer::new(HEADER_LEN).ok()?,
+            uring: if wants_uring {
+                Uring::Untried
+            } else {
+                Uring::Unwanted
+            },
             waiting: 0,
             is_copied: false,
             was_copied: true,
         })
+    }
+
+    /// How it goes by now; `None` until a payload had to be sent.
+    pub(crate) fn by(&self) -> Option<ZeroCopyBy> {
+        match &self.uring {
+            Uring::Untried => None,
+            Uring::There(_) => Some(ZeroCopyBy::IoUring),
+            Uring::Refused(why) => Some(ZeroCopyBy::Sendmsg(Some(why.clone()))),
+            Uring::Unwanted => Some(ZeroCopyBy::Sendmsg(None)),
+        }
     }
 
     /// Sends a frame, `None` if it has to be written instead: it is short, nobody may wait for the answers, or the system
@@ -80,6 +118,15 @@ impl ZeroCopy {
             acknowledge,
         };
         let header = start.header(carried(self.was_copied));
+        if let Uring::Untried = self.uring {
+            self.uring = match Ring::new() {
+                Ok(ring) => Uring::There(Box::new(ring)),
+                Err(error) => Uring::Refused(Arc::new(error)),
+            };
+        }
+        // What was called back with nothing sent.
+        let settled = self.settle(socket, deadline);
+        settled.map_err(|error| TransferError::from_io("send without a copy", error))?;
         self.header.span().copy_from_slice(&header);
         self.is_copied = false;
         match self.send_frame(socket, payload, checksum, sent, deadline) {
@@ -89,7 +136,7 @@ impl ZeroCopy {
             }
             Ok(false) => Ok(None),
             Err(error) => {
-                if self.waiting > 0 {
+                if *sent > 0 && self.waiting() > 0 {
                     // Not one more byte of pages that are the caller's again.
                     sys::reset(socket.as_fd());
                 }
@@ -161,19 +208,35 @@ impl ZeroCopy {
     ) -> io::Result<Option<usize>> {
         loop {
             let head = &self.header.as_slice()[in_header..HEADER_LEN];
-            let error = match sys::send(socket.as_fd(), head, step, &[], true) {
-                Ok(count) => {
-                    self.waiting += 1;
-                    return Ok(Some(count));
+            let sent = match &mut self.uring {
+                Uring::There(ring) => match ring.send(socket.as_fd(), head, step, deadline) {
+                    Ok(sent) => sent,
+                    Err(error) => {
+                        let is_over = ring.waiting() > 0;
+                        let why = Arc::new(error);
+                        self.uring = Uring::Refused(why.clone());
+                        if is_over {
+                            // Nobody hears any more when the kernel lets those pages go.
+                            sys::reset(socket.as_fd());
+                            return Err(io::Error::other(why));
+                        }
+                        continue;
+                    }
+                },
+                _ => {
+                    sys::send(socket.as_fd(), head, step, &[], true).inspect(|_| self.waiting += 1)
                 }
+            };
+            let error = match sent {
+                Ok(count) => return Ok(Some(count)),
                 Err(error) => error,
             };
             let is_full = match error.raw_os_error().map(Errno::from_raw) {
                 Some(Errno::EINTR) => continue,
                 Some(Errno::EAGAIN) => PollFlags::POLLOUT,
                 // What calls are remembered in has a limit (net.core.optmem_max), and pinned pages as well (RLIMIT_MEMLOCK).
-                Some(Errno::ENOBUFS) if self.waiting > 0 => PollFlags::empty(),
-                Some(Errno::ENOBUFS) => return Ok(None),
+                Some(Errno::ENOBUFS | Errno::ENOMEM) if self.waiting() > 0 => PollFlags::empty(),
+                Some(Errno::ENOBUFS | Errno::ENOMEM) => return Ok(None),
                 // Not our deadline: the system has given the peer up.
                 Some(Errno::ETIMEDOUT) => return Err(io::ErrorKind::ConnectionAborted.into()),
                 _ => return Err(error),
@@ -187,18 +250,34 @@ impl ZeroCopy {
 
     /// Waits until the kernel refers to none of the pages any more.
     fn settle(&mut self, socket: &Socket, deadline: Deadline) -> io::Result<()> {
-        while self.waiting > 0 {
-            if self.take_answers(socket)? == 0 {
+        loop {
+            let answered = self.take_answers(socket)?;
+            if self.waiting() == 0 {
+                return Ok(());
+            }
+            if answered == 0 {
                 self.wait(socket, PollFlags::empty(), deadline)?;
             }
         }
-        Ok(())
+    }
+
+    /// Sends whose pages the kernel may refer to.
+    fn waiting(&self) -> u32 {
+        match &self.uring {
+            Uring::There(ring) => ring.waiting(),
+            _ => self.waiting,
+        }
     }
 
     /// Waits for one of the events, or for an answer.
-    fn wait(&self, socket: &Socket, events: PollFlags, deadline: Deadline) -> io::Result<()> {
+    fn wait(&mut self, socket: &Socket, events: PollFlags, deadline: Deadline) -> io::Result<()> {
         if deadline.has_passed() {
             return Err(io::ErrorKind::TimedOut.into());
+        }
+        if let (Uring::There(ring), true) = (&mut self.uring, events.is_empty()) {
+            // A connection that breaks lets all pages go.
+            ring.wait(deadline);
+            return Ok(());
         }
         let mut events = [PollFd::new(socket.as_fd(), events)];
         wait(&mut events, deadline)?;
@@ -215,8 +294,13 @@ impl ZeroCopy {
         }
     }
 
-    /// Takes what has come on the error queue, and says how many calls it was about.
+    /// Takes what the kernel has said, and says how many calls it was about.
     fn take_answers(&mut self, socket: &Socket) -> io::Result<u32> {
+        if let Uring::There(ring) = &mut self.uring {
+            let answered = ring.take_answers();
+            self.is_copied |= ring.has_copied();
+            return Ok(answered);
+        }
         let mut answered = 0;
         let mut room = nix::cmsg_space!(libc::sock_extended_err, libc::sockaddr_in6);
         loop {

@@ -21,6 +21,8 @@ conformance!(zero_copy_send, Tcp::by(Method::ZeroCopySend));
 conformance!(tls, Tcp::within_tls());
 #[cfg(not(feature = "tls"))]
 conformance!(tls, skipped: "built without the feature `tls`");
+// Where there is no io_uring this is the same once more; tests/zerocopy.rs says so.
+conformance!(zero_copy_send_by_io_uring, Tcp::by_io_uring());
 
 /// Bytes from which payloads are spliced, or sent without a copy, here.
 const SPLICE_FROM: u64 = 64 << 10;
@@ -30,6 +32,7 @@ const PAGE: u64 = 4096;
 struct Tcp {
     method: Method,
     encrypted: bool,
+    io_uring: bool,
 }
 
 impl Tcp {
@@ -37,6 +40,14 @@ impl Tcp {
         Self {
             method,
             encrypted: false,
+            io_uring: false,
+        }
+    }
+
+    fn by_io_uring() -> Self {
+        Self {
+            io_uring: true,
+            ..Self::by(Method::ZeroCopySend)
         }
     }
 
@@ -44,8 +55,8 @@ impl Tcp {
     #[cfg(feature = "tls")]
     fn within_tls() -> Self {
         Self {
-            method: Method::Splice,
             encrypted: true,
+            ..Self::by(Method::Splice)
         }
     }
 
@@ -65,6 +76,7 @@ impl Tcp {
         options
             .prefer(preference)
             .splice_from(SPLICE_FROM)
+            .io_uring(self.io_uring)
             // Less than the system's own choice, so that a link is soon full.
             .buffer(64 << 10)
     }

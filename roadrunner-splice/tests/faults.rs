@@ -76,14 +76,25 @@ const SPLICE_CHECKED: Hop<'static, Link> = Hop {
     ..SPLICE
 };
 
-fn without_a_copy() -> (Link, Link) {
+fn zero_copy(io_uring: bool) -> Options {
     let options = Options::default().prefer(Preference::ZeroCopySend);
-    both(&options.splice_from(0))
+    options.splice_from(0).io_uring(io_uring)
+}
+
+fn without_a_copy() -> (Link, Link) {
+    both(&zero_copy(false))
 }
 
 fn without_a_copy_checked() -> (Link, Link) {
-    let options = Options::default().prefer(Preference::ZeroCopySend);
-    both(&options.splice_from(0).checksum(true))
+    both(&zero_copy(false).checksum(true))
+}
+
+fn by_io_uring() -> (Link, Link) {
+    both(&zero_copy(true))
+}
+
+fn by_io_uring_checked() -> (Link, Link) {
+    both(&zero_copy(true).checksum(true))
 }
 
 const ZERO_COPY: Hop<'static, Link> = Hop {
@@ -100,6 +111,46 @@ const ZERO_COPY_CHECKED: Hop<'static, Link> = Hop {
     open: &without_a_copy_checked,
     ..ZERO_COPY
 };
+
+/// Where there is no io_uring, the system's refusal is one more fault.
+const RING: Hop<'static, Link> = Hop {
+    name: "tcp, zero-copy send by io_uring",
+    open: &by_io_uring,
+    calls: &[Call::Sendmsg, Call::Recv],
+    ..ZERO_COPY
+};
+
+const RING_CHECKED: Hop<'static, Link> = Hop {
+    name: "tcp, zero-copy send by io_uring with a checksum",
+    open: &by_io_uring_checked,
+    ..RING
+};
+
+#[test]
+fn every_call_fails_while_sending_by_io_uring() {
+    RING.sweep();
+    if is_long() {
+        RING_CHECKED.sweep();
+    }
+}
+
+#[test]
+fn the_peer_dies_while_it_is_sent_to_by_io_uring() {
+    let step = if is_long() { 1 } else { 211 };
+    RING.deaths(step);
+    RING_CHECKED.deaths(step);
+}
+
+#[test]
+fn calls_fail_at_random_while_sending_by_io_uring() {
+    let len = (1 << 20) + 77;
+    Hop { len, ..RING }.at_random();
+    Hop {
+        len,
+        ..RING_CHECKED
+    }
+    .at_random();
+}
 
 #[test]
 fn every_call_fails_while_sending_without_a_copy() {

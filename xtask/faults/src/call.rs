@@ -81,6 +81,11 @@ calls! {
     Remap: "mremap syscall", [ENOMEM, EAGAIN, EFAULT];
     Advise: "madvise", [ENOMEM, EAGAIN];
     Thread: "pthread_create", [EAGAIN];
+    /// Through `syscall`, like the next two: the C library has no names for them. What is sent and received by a ring goes
+    /// past the plan.
+    RingSetup: "syscall", [ENOSYS, EPERM, EMFILE, ENFILE, ENOMEM];
+    RingRegister: "syscall", [ENOMEM, EINVAL];
+    RingEnter: "syscall", [EINTR, EAGAIN, EBUSY];
 }
 
 impl Call {

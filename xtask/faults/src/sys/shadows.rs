@@ -7,9 +7,8 @@ use super::{bytes, call, real, Created};
 use crate::call::Call;
 use crate::plan::Way;
 use nix::libc::{
-    c_char, c_int, c_long, c_uint, c_void, iovec, mode_t, msghdr, nfds_t, off_t, pollfd,
-    pthread_attr_t, pthread_t, sigset_t, size_t, sockaddr, socklen_t, stat, timespec, SYS_mremap,
-    MAP_FIXED,
+    self, c_char, c_int, c_long, c_uint, c_void, iovec, mode_t, msghdr, nfds_t, off_t, pollfd,
+    pthread_attr_t, pthread_t, sigset_t, size_t, sockaddr, socklen_t, stat, timespec, MAP_FIXED,
 };
 use std::mem::MaybeUninit;
 
@@ -74,11 +73,15 @@ macro_rules! shadows {
             let real = real!(fn $name($($type),*) -> $result);
             // SAFETY: the caller's arguments, as they are; what it did not pass the kernel does not look at.
             let make = || unsafe { real($($argument),*) };
-            if $number == SYS_mremap {
-                return call(Call::Remap, None, |_| make());
-            }
-            // The locks of the standard library, among others.
-            make()
+            let known = match $number {
+                libc::SYS_mremap => Call::Remap,
+                libc::SYS_io_uring_setup => Call::RingSetup,
+                libc::SYS_io_uring_register => Call::RingRegister,
+                libc::SYS_io_uring_enter => Call::RingEnter,
+                // The locks of the standard library, among others.
+                _ => return make(),
+            };
+            call(known, None, |_| make())
         }
     };
     (@one $name:ident($($argument:ident: $type:ty),*) -> $result:ty

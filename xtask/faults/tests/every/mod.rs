@@ -73,6 +73,9 @@ pub(crate) fn symbols() -> Vec<(Call, &'static str, Make)> {
         Unmap munmap(null_mut(), 0);
         Remap mremap(null_mut(), 0, 0, 0);
         Remap syscall(libc::SYS_mremap, 0, 0, 0, 0, 0);
+        RingSetup syscall(libc::SYS_io_uring_setup, 0, 0, 0, 0, 0, 0);
+        RingRegister syscall(libc::SYS_io_uring_register, NONE, 0, 0, 0, 0, 0);
+        RingEnter syscall(libc::SYS_io_uring_enter, NONE, 0, 0, 0, 0, 0);
         Advise madvise(null_mut(), 1, 0);
         Thread pthread_create(null_mut(), null(), never, null_mut());
     }
