@@ -11,6 +11,7 @@ use nix::libc::{
     pthread_attr_t, pthread_t, sigset_t, size_t, sockaddr, socklen_t, stat, timespec, MAP_FIXED,
 };
 use std::mem::MaybeUninit;
+use std::sync::atomic::AtomicPtr;
 
 /// A function in front of the C library's of the same name. What follows `=` is how the plan is asked: `call` before a
 /// call that is made or not, `moves` with the name of the argument that says how many bytes it is asked for.
@@ -22,7 +23,8 @@ macro_rules! shadows {
 
         /// All of them. A program that refers to this has them all linked.
         #[used]
-        static ALL: [Shadow; [$(stringify!($name)),*].len()] = [$(Shadow($name as *const ())),*];
+        static ALL: [AtomicPtr<()>; [$(stringify!($name)),*].len()] =
+            [$(AtomicPtr::new($name as *mut ())),*];
     };
     (@one $name:ident($($argument:ident: $type:ty),*) -> $result:ty = (call $call:expr)) => {
         /// # Safety
@@ -137,12 +139,6 @@ impl Header for *mut msghdr {
         }
     }
 }
-
-/// The address of a function.
-struct Shadow(#[allow(dead_code)] *const ());
-
-// SAFETY: an address, which nobody follows.
-unsafe impl Sync for Shadow {}
 
 /// Sees to it that every shadow is linked: the linker takes a part of a library only if something refers to it.
 pub(super) fn keep() {
