@@ -62,60 +62,69 @@ pub use reference::{Memory, MemoryLink};
 pub use rules::{prove, Rule};
 
 /// Instantiates the suite: `conformance!(name, fixture)` is a module `name` with one test for each [`Rule`] and one for
-/// histories, `conformance!(name, skipped: "why")` one whose only test says so.
+/// histories, `conformance!(name, skipped: "why")` one whose only test says so. Beside the module is a function of the same
+/// name, which its tests call.
 ///
 /// The fixture is an expression, evaluated anew for each test, and sees what the place of the macro sees. A fixture that
 /// this machine cannot make is an `Option`: `conformance!(name, if possible: fixture, else: "why")`.
 #[macro_export]
 macro_rules! conformance {
     ($name:ident, skipped: $why:expr) => {
-        mod $name {
-            #[allow(unused_imports)]
-            use super::*;
+        fn $name() {
+            $crate::testing::skipped(stringify!($name), $why);
+        }
 
+        mod $name {
             #[test]
             fn skipped() {
-                $crate::testing::skipped(stringify!($name), $why);
+                super::$name();
             }
         }
     };
     ($name:ident, if possible: $fixture:expr, else: $why:expr) => {
-        $crate::conformance!(@tests $name, |test| match $fixture {
-            Some(fixture) => test(fixture),
-            None => $crate::testing::skipped(stringify!($name), $why),
-        });
+        fn $name(rule: Option<$crate::testing::Rule>) {
+            match ($fixture, rule) {
+                (Some(fixture), Some(rule)) => $crate::testing::prove(rule, fixture),
+                (Some(fixture), None) => $crate::testing::follow(fixture),
+                (None, _) => $crate::testing::skipped(stringify!($name), $why),
+            }
+        }
+
+        $crate::conformance!(@tests $name);
     };
     ($name:ident, $fixture:expr) => {
-        $crate::conformance!(@tests $name, |test| test($fixture));
-    };
-    (@tests $name:ident, |$test:ident| $run:expr) => {
-        mod $name {
-            #[allow(unused_imports)]
-            use super::*;
+        fn $name(rule: Option<$crate::testing::Rule>) {
+            match rule {
+                Some(rule) => $crate::testing::prove(rule, $fixture),
+                None => $crate::testing::follow($fixture),
+            }
+        }
 
-            $crate::conformance!(@one rule_01_one_send_one_receive, |$test| $run, Order);
-            $crate::conformance!(@one rule_02_safe_reuse, |$test| $run, Reuse);
-            $crate::conformance!(@one rule_03_all_or_nothing, |$test| $run, Whole);
-            $crate::conformance!(@one rule_04_only_the_payload_crosses, |$test| $run, Private);
-            $crate::conformance!(@one rule_05_deadlines, |$test| $run, Deadlines);
-            $crate::conformance!(@one rule_06_bounded, |$test| $run, Bounded);
-            $crate::conformance!(@one rule_07_hostile_input_is_an_error, |$test| $run, Hostile);
-            $crate::conformance!(@one rule_08_death_leaves_nothing_behind, |$test| $run, Death);
-            $crate::conformance!(@one rule_09_honest_receipts, |$test| $run, Receipts);
-            $crate::conformance!(@one rule_10_nobody_uninvited, |$test| $run, Invited);
+        $crate::conformance!(@tests $name);
+    };
+    (@tests $name:ident) => {
+        mod $name {
+            $crate::conformance!(@one $name rule_01_one_send_one_receive Order);
+            $crate::conformance!(@one $name rule_02_safe_reuse Reuse);
+            $crate::conformance!(@one $name rule_03_all_or_nothing Whole);
+            $crate::conformance!(@one $name rule_04_only_the_payload_crosses Private);
+            $crate::conformance!(@one $name rule_05_deadlines Deadlines);
+            $crate::conformance!(@one $name rule_06_bounded Bounded);
+            $crate::conformance!(@one $name rule_07_hostile_input_is_an_error Hostile);
+            $crate::conformance!(@one $name rule_08_death_leaves_nothing_behind Death);
+            $crate::conformance!(@one $name rule_09_honest_receipts Receipts);
+            $crate::conformance!(@one $name rule_10_nobody_uninvited Invited);
 
             #[test]
             fn histories_follow_a_queue() {
-                let $test = |fixture| $crate::testing::follow(fixture);
-                $run
+                super::$name(None);
             }
         }
     };
-    (@one $function:ident, |$test:ident| $run:expr, $rule:ident) => {
+    (@one $name:ident $function:ident $rule:ident) => {
         #[test]
         fn $function() {
-            let $test = |fixture| $crate::testing::prove($crate::testing::Rule::$rule, fixture);
-            $run
+            super::$name(Some($crate::testing::Rule::$rule));
         }
     };
 }
