@@ -3,21 +3,37 @@
 use super::*;
 use std::cell::Cell;
 
-/// Counts the reads that were ready to wait.
+/// Counts the reads and the writes that were ready to wait.
 struct Patient {
     wire: TestWire,
     window: usize,
     waits: Rc<Cell<u32>>,
+    waits_to_write: Rc<Cell<u32>>,
+}
+
+impl Patient {
+    fn new(wire: TestWire, window: usize) -> Self {
+        Self {
+            wire,
+            window,
+            waits: Rc::default(),
+            waits_to_write: Rc::default(),
+        }
+    }
+}
+
+fn count(waits: &Cell<u32>, deadline: Deadline) {
+    waits.set(waits.get() + u32::from(!deadline.has_passed()));
 }
 
 impl Wire for Patient {
     fn read(&mut self, into: Span<'_>, deadline: Deadline) -> io::Result<usize> {
-        let more = u32::from(!deadline.has_passed());
-        self.waits.set(self.waits.get() + more);
+        count(&self.waits, deadline);
         self.wire.read(into, deadline)
     }
 
     fn write(&mut self, head: &[u8], body: Span<'_>, deadline: Deadline) -> io::Result<usize> {
+        count(&self.waits_to_write, deadline);
         self.wire.write(head, body, deadline)
     }
 
@@ -47,12 +63,8 @@ fn send_one(link: &mut StreamLink<Patient>, bytes: &[u8]) -> Result<Receipt, Tra
 #[test]
 fn a_send_waits_for_acknowledgements_only_where_its_window_is_full() {
     let (a, mut b) = pair(usize::MAX, true);
-    let waits = Rc::new(Cell::new(0));
-    let wire = Patient {
-        wire: a.wire,
-        window: 2,
-        waits: waits.clone(),
-    };
+    let wire = Patient::new(a.wire, 2);
+    let waits = wire.waits.clone();
     let mut a = StreamLink::fresh(wire, "patient".to_owned(), DEFAULT_LIMIT);
     send_one(&mut a, b"").expect("an empty window");
     send_one(&mut a, b"second").expect("room in the window");
@@ -68,6 +80,26 @@ fn a_send_waits_for_acknowledgements_only_where_its_window_is_full() {
     assert_eq!(recv(&mut b).expect("sent"), b"second");
     send_one(&mut a, b"third").expect("an empty window");
     assert_eq!(a.unacknowledged, [2]);
+}
+
+#[test]
+fn a_receive_waits_to_say_something_only_where_too_much_is_unsaid() {
+    let (mut a, b) = pair(usize::MAX, true);
+    let wire = Patient::new(b.wire, 1);
+    wire.wire.writing.borrow_mut().capacity = Some(0);
+    let waits = wire.waits_to_write.clone();
+    let mut b = StreamLink::fresh(wire, "patient".to_owned(), DEFAULT_LIMIT);
+    let mut receive = |a: &mut Link| {
+        a.unacknowledged.clear();
+        send(a, b"again").expect("room");
+        let received = b.recv(&mut HostMemory::new(), soon());
+        (received.is_ok(), waits.take())
+    };
+    // What is there comes first; then it is acknowledged.
+    for unsaid in 0..MOST_UNSAID / HEADER_LEN {
+        assert_eq!(receive(&mut a), (true, 1), "{unsaid} unsaid");
+    }
+    assert_eq!(receive(&mut a), (false, 1), "nothing is received unsaid");
 }
 
 #[test]
