@@ -3,7 +3,6 @@
 mod common;
 
 use common::{both, by_hand, default_sigpipe, page_memory, PageMemory};
-use roadrunner_core::frame::{Header, Kind};
 use roadrunner_core::testing::{
     fill, host_memory, pattern, read_header, receive, reuse_with_full_buffers, soon, Conformance,
     LENGTHS,
@@ -329,33 +328,4 @@ fn a_peer_that_is_gone_is_an_error_even_where_sigpipe_kills() {
         .status()
         .expect("started");
     assert!(status.success(), "{status}");
-}
-
-/// Its acknowledgement would give the function pages back that the connection still refers to: what the function writes
-/// there next is nobody's business but its own.
-#[test]
-fn a_receiver_that_acknowledges_what_it_has_not_read_sees_nothing_else() {
-    const LEN: u64 = 64 << 10;
-    let (mut link, mut stream) = by_hand(&splicing().splice_from(LEN).checksum(false));
-    let mut memory = PageMemory::new(LEN);
-    let whole = Region::new(0, LEN);
-    for sequence in 0..2 {
-        fill(&mut memory, 0, &pattern(LEN, sequence));
-        let receipt = give(&mut link, &mut memory, whole).expect("sent");
-        assert_eq!(receipt.method(), Method::Splice);
-        let header = Header {
-            kind: Kind::Acknowledgement,
-            sequence,
-            length: 0,
-        };
-        stream.write_all(&header.encode()).expect("room");
-    }
-    // Never sent to anybody.
-    fill(&mut memory, 0, &pattern(LEN, 77));
-    for sequence in 0..2 {
-        read_header(&mut stream).expect("a frame");
-        let mut bytes = vec![0; LEN as usize];
-        stream.read_exact(&mut bytes).expect("its payload");
-        assert!(bytes == pattern(LEN, sequence), "payload {sequence}");
-    }
 }

@@ -1,7 +1,6 @@
 //! Payloads that are carried by reference.
 
 use nix::sys::signal::{pthread_sigmask, SigSet, SigmaskHow, Signal};
-use roadrunner_core::frame::{Header, Kind};
 use roadrunner_core::testing::{
     fill, host_memory, pattern, read_header, receive, reuse_with_full_buffers, say_hello, soon,
     LENGTHS,
@@ -11,7 +10,7 @@ use roadrunner_core::{
 };
 use roadrunner_mem::PageBuffer;
 use roadrunner_uds::{pair, Link, Options, Preference, UnixWire};
-use std::io::{Read, Write};
+use std::io::Read;
 use std::os::unix::net::UnixStream;
 use std::thread;
 use std::time::Duration;
@@ -196,35 +195,4 @@ fn a_peer_that_is_gone_is_an_error_and_leaves_no_signal() {
         .expect("signal(7)");
     let mask = u64::from_str_radix(mask.trim(), 16).expect("a mask");
     assert_eq!(mask & (1 << (Signal::SIGPIPE as u32 - 1)), 0, "pending");
-}
-
-/// Its acknowledgement would give the function pages back that the socket still refers to: what the function writes there
-/// next is nobody's business but its own.
-#[test]
-fn a_receiver_that_acknowledges_what_it_has_not_read_sees_nothing_else() {
-    const LEN: u64 = 128 << 10;
-    let options = spliced().splice_from(LEN).ring(0);
-    let (mut link, mut stream) = by_hand(&options);
-    let mut memory = pages(LEN);
-    let whole = Region::new(0, LEN);
-    for sequence in 0..2 {
-        fill(&mut memory, 0, &pattern(LEN, sequence));
-        let payload = Payload::given(&mut memory, whole).expect("inside");
-        let receipt = link.send(payload, soon()).expect("sent");
-        assert_eq!(receipt.method(), Method::Splice);
-        let header = Header {
-            kind: Kind::Acknowledgement,
-            sequence,
-            length: 0,
-        };
-        stream.write_all(&header.encode()).expect("room");
-    }
-    // Never sent to anybody.
-    fill(&mut memory, 0, &pattern(LEN, 77));
-    for sequence in 0..2 {
-        read_header(&mut stream).expect("a frame");
-        let mut bytes = vec![0; LEN as usize];
-        stream.read_exact(&mut bytes).expect("its payload");
-        assert!(bytes == pattern(LEN, sequence), "payload {sequence}");
-    }
 }

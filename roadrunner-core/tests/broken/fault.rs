@@ -12,12 +12,16 @@ pub(crate) enum Fault {
     Splits,
     /// Drops the odd end of a long payload.
     Truncates,
+    /// Drops the end of a payload that is a little longer than a line of a cache.
+    FillsOneLine,
     /// Takes payloads that are longer than the limit.
     IgnoresTheLimit,
     /// Sends on after it has closed.
     SendsAfterClose,
     /// Reads the source of a large payload when it is received.
     ReadsLate,
+    /// Uses the place of a payload for the next one, which is as long, before the first has been read.
+    ReusesThePlace,
     /// Does not release the destination of a payload that could not be delivered.
     KeepsTheDestination,
     /// Releases it twice.
@@ -61,14 +65,16 @@ pub(crate) enum Fault {
 }
 
 impl Fault {
-    pub(crate) const ALL: [Self; 27] = [
+    pub(crate) const ALL: [Self; 29] = [
         Self::None,
         Self::Reorders,
         Self::Splits,
         Self::Truncates,
+        Self::FillsOneLine,
         Self::IgnoresTheLimit,
         Self::SendsAfterClose,
         Self::ReadsLate,
+        Self::ReusesThePlace,
         Self::KeepsTheDestination,
         Self::ReleasesTwice,
         Self::SaysItIsOpen,
@@ -98,9 +104,10 @@ impl Fault {
             Self::Reorders
             | Self::Splits
             | Self::Truncates
+            | Self::FillsOneLine
             | Self::IgnoresTheLimit
             | Self::SendsAfterClose => Rule::Order,
-            Self::ReadsLate => Rule::Reuse,
+            Self::ReadsLate | Self::ReusesThePlace => Rule::Reuse,
             Self::KeepsTheDestination
             | Self::ReleasesTwice
             | Self::SaysItIsOpen

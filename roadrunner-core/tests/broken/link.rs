@@ -138,6 +138,9 @@ impl Transfer for Link {
             Fault::Splits if len > LONG => send(&mut payload, Region::new(at, LONG))
                 .and_then(|_| send(&mut payload, Region::new(at + LONG, len - LONG))),
             Fault::Truncates if len > LONG => send(&mut payload, Region::new(at, len & !7)),
+            Fault::FillsOneLine if (65..=70).contains(&len) => {
+                send(&mut payload, Region::new(at, 64))
+            }
             _ => send(&mut payload, region),
         };
         match (self.fault, sent) {
@@ -213,6 +216,18 @@ impl Link {
             if let Ok(second) = self.take(Deadline::now()) {
                 self.held.push_back(first);
                 return Ok(second);
+            }
+        }
+        if self.fault == Fault::ReusesThePlace && self.taken > 1 {
+            if let Ok(second) = self.take(Deadline::now()) {
+                let place = if second.len() == first.len() {
+                    &second
+                } else {
+                    &first
+                };
+                let shown = place.clone();
+                self.held.push_back(second);
+                return Ok(shown);
             }
         }
         Ok(first)

@@ -92,15 +92,15 @@ impl Rule {
             }
             Self::Reuse => {
                 "What is written over the source as soon as send has returned does not change what arrives, however late \
-                 and slowly the receiver reads."
+                 and slowly the receiver reads, and however many payloads it has not read."
             }
             Self::Whole => {
                 "After an error the destination has been released, once, what was not sent is where it was, and is_open tells \
                  truly whether the link goes on."
             }
             Self::Private => {
-                "Bytes beside the payload change at neither end, a kept payload stays as it was, and nothing of the \
-                 receiver's old memory reaches the sender."
+                "Bytes beside the payload change at neither end, a kept payload stays as it was, nothing of the receiver's \
+                 old memory reaches the sender, and whoever acknowledges what it has not read sees nothing else."
             }
             Self::Deadlines => {
                 "Receiving from an empty link, sending into a full one and closing it return in time, and not before."

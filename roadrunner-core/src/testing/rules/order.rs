@@ -11,6 +11,8 @@ use std::time::Duration;
 
 /// No machine that runs tests has much more to spare.
 const LONGEST: u64 = 8 << 20;
+/// Up to two lines of a cache, and the words beside a payload in them.
+const SMALL: u64 = 2 * 64 + 16;
 
 pub(super) fn check<F: Fixture>(fixture: &F) {
     let lengths = lengths(fixture);
@@ -20,6 +22,11 @@ pub(super) fn check<F: Fixture>(fixture: &F) {
     // Many at once, so that some wait together.
     let short: Vec<u64> = (0..40).map(|count| near(fixture, count * 7 % 50)).collect();
     arrive(fixture, &short, false);
+    // Whatever room a transport has for small ones, it ends at one of these.
+    let small: Vec<u64> = (0..=SMALL)
+        .filter(|len| fixture.lengths().contains(len))
+        .collect();
+    arrive(fixture, &small, false);
     both_ways(fixture);
     the_limit(fixture);
 }

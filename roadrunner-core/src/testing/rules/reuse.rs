@@ -6,7 +6,7 @@ use crate::testing::fixture::{Case, Fixture};
 use crate::testing::payloads::pattern;
 use crate::testing::places::{Destination, Source};
 use crate::DEFAULT_LIMIT;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -27,6 +27,11 @@ pub(super) fn check<F: Fixture>(fixture: &F) {
                     when,
                 );
             }
+        }
+    }
+    for len in lengths_in_a_row(fixture) {
+        for given in [false, true] {
+            in_a_row(fixture, len, given);
         }
     }
     slowly(fixture);
@@ -77,6 +82,60 @@ fn overwritten<F: Fixture>(fixture: &F, case: Case, when: Wait) {
         ),
         Err(error) => panic!("{case:?} did not arrive: {error}"),
     }
+}
+
+/// Whole pages and not, as many as a pipe holds, and more.
+fn lengths_in_a_row<F: Fixture>(fixture: &F) -> Vec<u64> {
+    const PAGE: u64 = 4096;
+    const PIPE: u64 = 16 * PAGE;
+    let lengths = [1, PAGE, PAGE + 1, 3 * PAGE, PIPE, PIPE + PAGE, 4 * PIPE];
+    let mut lengths = lengths.map(|len| near(fixture, len)).to_vec();
+    lengths.dedup();
+    lengths
+}
+
+/// Payloads from one place, each of which is received only when the next has been sent and overwritten as well, unless
+/// the transport waits for it to be received: whatever it keeps of one, or gives back for the next, may not be seen in
+/// both.
+fn in_a_row<F: Fixture>(fixture: &F, len: u64, given: bool) {
+    const ROW: u64 = 4;
+    let (mut a, b) = fixture.open(DEFAULT_LIMIT);
+    let content = |number| pattern(len, 10 + number);
+    let offset = 0;
+    let mut source = Source::new(fixture, &content(0), Case { len, offset, given });
+    let overwritten = AtomicU64::new(0);
+    let deadline = long(fixture);
+    thread::scope(|scope| {
+        // Dropped with a panic here, which ends a send that waits.
+        let mut b = b;
+        let sender = scope.spawn(|| {
+            for number in 0..ROW {
+                source.refill(&content(number));
+                if let Err(error) = source.send(&mut a, deadline) {
+                    panic!("payload {number} of {len} bytes was not sent: {error}");
+                }
+                source.overwrite();
+                overwritten.store(number + 1, Ordering::SeqCst);
+            }
+        });
+        // In which order they arrive is rule 1's business.
+        let mut expected: Vec<u64> = (0..ROW).collect();
+        for count in 1..=ROW {
+            give_time(Duration::from_millis(20), || {
+                overwritten.load(Ordering::SeqCst) > count.min(ROW - 1)
+            });
+            let bytes = match Destination::new(fixture, len).receive(&mut b, deadline) {
+                Ok(bytes) => bytes,
+                Err(error) => panic!("payload {count} of {len} bytes did not arrive: {error}"),
+            };
+            let found = expected.iter().position(|number| bytes == content(*number));
+            let Some(at) = found else {
+                panic!("payload {count} of {len} bytes, given: {given}, changed when the next was sent")
+            };
+            expected.remove(at);
+        }
+        sender.join().expect("the sender does not panic");
+    });
 }
 
 /// A receiver that reads no more than lets `send` return, and the rest after the source has been overwritten.
