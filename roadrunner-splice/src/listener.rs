@@ -13,6 +13,7 @@ use roadrunner_core::stream::{read_all, write_all, Opening};
 use roadrunner_core::{Deadline, Span, TransferError};
 use roadrunner_mem::{Accept, Caller, Lobby};
 use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::ops::RangeInclusive;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::time::Duration;
 use std::{fmt, io};
@@ -157,12 +158,13 @@ impl fmt::Display for Stranger {
 }
 
 impl Listener {
-    /// Listens at `address`: `host:port` or `[::1]:port`; with port 0 the system chooses one.
+    /// Listens at `address`: `host:port` or `[::1]:port`; with port 0 the system chooses one, or the first of
+    /// [`Options::ports`] that is free is taken.
     ///
     /// # Errors
     /// [`Refused`](TransferError::Refused) if there is no secret and the address is not loopback;
     /// [`Io`](TransferError::Io) that names the address, for example of the kind
-    /// [`AddrInUse`](io::ErrorKind::AddrInUse).
+    /// [`AddrInUse`](io::ErrorKind::AddrInUse), also if none of the ports is free.
     pub fn bind(address: &str, options: Options) -> Result<Self, TransferError> {
         let addresses = resolve(address, Deadline::after(RESOLVE_TIMEOUT))?;
         for target in &addresses {
@@ -170,7 +172,7 @@ impl Listener {
         }
         let tls = options.tls.as_deref().map(Tls::acceptor).transpose()?;
         let listen = || -> io::Result<(TcpListener, SocketAddr)> {
-            let socket = TcpListener::bind(&addresses[..])?;
+            let socket = bind(&addresses, options.ports.clone())?;
             socket.set_nonblocking(true)?;
             if let Some(bytes) = options.buffer {
                 // Accepted sockets inherit them, in time for the window that is offered first.
@@ -245,6 +247,49 @@ impl Listener {
             })
         })
     }
+}
+
+/// Binds the first of the addresses that can be bound, at the first of the ports that is free if it leaves the port open.
+fn bind(addresses: &[SocketAddr], ports: Option<RangeInclusive<u16>>) -> io::Result<TcpListener> {
+    let Some(ports) = ports else {
+        return TcpListener::bind(addresses);
+    };
+    let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+    for address in addresses {
+        let bound = if address.port() == 0 {
+            bind_one_of(*address, &ports)
+        } else {
+            TcpListener::bind(address)
+        };
+        match bound {
+            Ok(socket) => return Ok(socket),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
+fn bind_one_of(address: SocketAddr, ports: &RangeInclusive<u16>) -> io::Result<TcpListener> {
+    for port in ports.clone() {
+        match TcpListener::bind((address.ip(), port)) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {}
+            Err(error) => {
+                return Err(io::Error::new(
+                    error.kind(),
+                    format!("port {port}: {error}"),
+                ))
+            }
+            bound => return bound,
+        }
+    }
+    Err(io::Error::new(
+        io::ErrorKind::AddrInUse,
+        format!(
+            "no port from {} to {} is free; allow more of them, or end what uses them",
+            ports.start(),
+            ports.end()
+        ),
+    ))
 }
 
 /// Accepts the next connection.

@@ -6,6 +6,7 @@ use crate::tls::Tls;
 use crate::zerocopy::ZeroCopy;
 use roadrunner_core::{Method, DEFAULT_LIMIT};
 use roadrunner_mem::{Pipes, Pump};
+use std::ops::RangeInclusive;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
@@ -53,6 +54,7 @@ pub struct Options {
     pub(crate) checksum: Option<bool>,
     pub(crate) keep_alive: Duration,
     pub(crate) user_timeout: Option<Duration>,
+    pub(crate) ports: Option<RangeInclusive<u16>>,
     pub(crate) connections: usize,
     pub(crate) connections_each: usize,
     pub(crate) memory_each: Option<u64>,
@@ -78,6 +80,7 @@ impl Default for Options {
             checksum: None,
             keep_alive: Duration::from_secs(30),
             user_timeout: None,
+            ports: None,
             connections: 4096,
             connections_each: 4096,
             memory_each: None,
@@ -112,6 +115,16 @@ impl Options {
     #[must_use]
     pub fn handshake(mut self, timeout: Duration) -> Self {
         self.handshake = timeout;
+        self
+    }
+
+    /// Where a listener is to choose its port itself (port 0), it takes the first of these that is free, for a firewall
+    /// that lets no others through. Ports that somebody else uses are passed over.
+    ///
+    /// Without this call the system chooses one (ip(7), `ip_local_port_range`).
+    #[must_use]
+    pub fn ports(mut self, range: RangeInclusive<u16>) -> Self {
+        self.ports = Some(range);
         self
     }
 

@@ -100,6 +100,56 @@ fn a_port_that_is_taken_is_named() {
     assert!(error.to_string().contains("no port"), "{error}");
 }
 
+/// Three ports in a row, held, at a loopback address that no other process of tests uses.
+fn three_ports() -> [TcpListener; 3] {
+    let [_, a, b, c] = std::process::id().to_be_bytes();
+    let ip = std::net::Ipv4Addr::new(127, 64 + a % 64, b, c);
+    loop {
+        let first = TcpListener::bind((ip, 0)).expect("a free port");
+        let port = first.local_addr().expect("bound").port();
+        let next = |by| TcpListener::bind((ip, port.checked_add(by)?)).ok();
+        if let (Some(second), Some(third)) = (next(1), next(2)) {
+            return [first, second, third];
+        }
+    }
+}
+
+#[test]
+fn a_listener_takes_a_free_port_of_a_range_and_says_when_there_is_none() {
+    let [first, second, third] = three_ports();
+    let [address, last] = [&first, &third].map(|one| one.local_addr().expect("bound"));
+    let range = address.port()..=last.port();
+    let options = Options::default().ports(range.clone());
+    let open_port = format!("{}:0", address.ip());
+    let listen = || Listener::bind(&open_port, options.clone());
+    let all_taken = || {
+        let error = listen().expect_err("all are taken");
+        assert_eq!(kind(&error), Some(io::ErrorKind::AddrInUse));
+        let words = format!("no port from {} to {} is free", range.start(), range.end());
+        assert!(error.to_string().contains(&words), "{error}");
+    };
+    all_taken();
+    drop((second, third));
+    let mut links = Vec::new();
+    // Past the one that is not its own.
+    for port in [address.port() + 1, address.port() + 2] {
+        let mut listener = listen().expect("one is free");
+        assert_eq!(listener.address().port(), port);
+        open(&mut listener, "through the wall", &options);
+        links.push(listener);
+    }
+    all_taken();
+    // Who says which one gets that one.
+    drop(first);
+    let listener = Listener::bind(&address.to_string(), options.clone()).expect("free again");
+    assert_eq!(listener.address(), address);
+    drop(links);
+    assert_eq!(
+        listen().expect("free again").address().port(),
+        address.port() + 1
+    );
+}
+
 #[test]
 fn connect_waits_for_a_listener_that_starts_late_and_gives_up_in_time() {
     let free = {
