@@ -8,7 +8,7 @@ pub(crate) mod assignment;
 pub(crate) mod control;
 mod coordinator;
 pub(crate) mod event;
-mod gate;
+pub(crate) mod gate;
 mod ledger;
 mod links;
 mod output;

@@ -35,6 +35,7 @@ use roadrunner_splice::{Listener, Options as LinkOptions};
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -47,6 +48,8 @@ const LOOK: Duration = Duration::from_millis(200);
 const CLEANING: Duration = Duration::from_secs(10);
 /// Connections beside those of runs that may be there at a time: of hosts that have proved themselves and say nothing.
 const IDLE: usize = 64;
+/// Bytes of messages that may be coming in at a time from one address.
+const MESSAGES: u64 = 16 * LIMIT;
 /// How often strangers are worth a line.
 const STRANGERS: Duration = Duration::from_secs(1);
 
@@ -64,14 +67,16 @@ pub struct Options {
     max_module: u64,
     max_input: u64,
     max_pages: Option<u32>,
+    ports: Option<RangeInclusive<u16>>,
+    memory: u64,
     longest: Duration,
     grace: Duration,
     log: Log,
 }
 
 impl Default for Options {
-    /// No secret, 4 runs of 64 functions at a time, modules of up to 64 MiB, inputs of up to 4 GiB - 1, an hour for a run,
-    /// 30 seconds to finish.
+    /// No secret, 4 runs of 64 functions at a time, modules of up to 64 MiB, inputs of up to 4 GiB - 1, payloads of as many
+    /// bytes at a time from one address, any port, an hour for a run, 30 seconds to finish.
     fn default() -> Self {
         Self {
             secret: None,
@@ -84,6 +89,8 @@ impl Default for Options {
             max_module: 64 << 20,
             max_input: u32::MAX.into(),
             max_pages: None,
+            ports: None,
+            memory: u32::MAX.into(),
             longest: Duration::from_secs(3600),
             grace: Duration::from_secs(30),
             log: Box::new(|_| ()),
@@ -164,6 +171,25 @@ impl Options {
     #[must_use]
     pub fn max_pages(mut self, pages: Option<u32>) -> Self {
         self.max_pages = pages;
+        self
+    }
+
+    /// The ports that functions listen at for payloads from other hosts, for a firewall that lets no others through: each
+    /// function that has such a predecessor takes the first that is free, for as long as it runs. Without, the system
+    /// chooses.
+    #[must_use]
+    pub fn ports(mut self, range: Option<RangeInclusive<u16>>) -> Self {
+        self.ports = range;
+        self
+    }
+
+    /// Bytes of payloads that may be coming in at a time at a function from one address, or with IPv6 from one network of 64
+    /// bits. What would be more is refused before there is a place for it, and fails the run that it belongs to.
+    ///
+    /// Of messages to the server itself 64 MiB may be coming in at a time from one address, each of up to 4 MiB.
+    #[must_use]
+    pub fn memory(mut self, bytes: u64) -> Self {
+        self.memory = bytes;
         self
     }
 
@@ -304,7 +330,7 @@ impl Server {
         let base = options.directory.clone().unwrap_or_else(std::env::temp_dir);
         let place = Place::make(&base)
             .map_err(|error| ServeError(format!("directory {}: {error}", base.display())))?;
-        let mut link = LinkOptions::default().limit(LIMIT);
+        let mut link = LinkOptions::default().limit(LIMIT).memory_each(MESSAGES);
         if let Some(secret) = &options.secret {
             link = link.secret(secret.clone());
         }

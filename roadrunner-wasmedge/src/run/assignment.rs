@@ -1,14 +1,13 @@
 //! What a worker process is told, and its life: load, listen, connect, work.
 //!
 //! Whoever starts it talks with it over its standard input and output, in lines of JSON. In goes an [`Assignment`], then,
-//! once every worker listens, a [`Start`] with the addresses of the successors. Out come events. A worker whose standard
-//! input ends has lost its coordinator, and goes.
+//! once every worker listens, a [`Start`] with the addresses of successors that are reached over TCP. Out come events. A
+//! worker whose standard input ends has lost its coordinator, and goes.
 
 use super::event::{Event, Failure};
-use super::gate::Gate;
+use super::gate::{Gate, Ways};
 use super::links::Inlets;
 use super::worker::{Emit, Task, Worker};
-use super::{Mode, NetworkMethod};
 use crate::module::Module;
 use roadrunner_core::Deadline;
 use roadrunner_mem::Audience;
@@ -37,17 +36,12 @@ pub(crate) enum Assignment {
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Work {
     pub(crate) task: Task,
-    pub(crate) mode: Mode,
-    pub(crate) network_method: NetworkMethod,
-    /// Where to listen.
-    pub(crate) address: String,
-    /// What both ends of a link must know.
-    pub(crate) secret: String,
+    pub(crate) ways: Ways,
     pub(crate) cache: Option<PathBuf>,
     pub(crate) milliseconds_left: u64,
 }
 
-/// Where the successors are.
+/// Where the successors are that are reached over TCP.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Start {
     pub(crate) addresses: HashMap<String, String>,
@@ -99,10 +93,7 @@ fn serve(emit: &Emit) -> Result<(), Failure> {
     };
     let Work {
         task,
-        mode,
-        network_method,
-        address,
-        secret,
+        ways,
         cache,
         milliseconds_left,
     } = work;
@@ -111,12 +102,7 @@ fn serve(emit: &Emit) -> Result<(), Failure> {
         .map_err(|error| Failure::new(error.to_string()))?;
     let audience = Audience::new();
     let function = task.instantiate(&module, audience, emit)?;
-    let listens = !task.predecessors.is_empty();
-    let options = match mode {
-        Mode::Network => Gate::tcp(network_method, &secret)?,
-        _ => Gate::unix(audience, &task.trusted, function.holds_slots()),
-    };
-    let gate = Gate::open(options, &address, listens)?;
+    let gate = Gate::open(ways, &task, audience, function.holds_slots())?;
     emit(Event::Listening {
         address: gate.address(),
     });
@@ -124,13 +110,10 @@ fn serve(emit: &Emit) -> Result<(), Failure> {
     on_a_thread(move || watch(lines))?;
     let mut outlets = Vec::new();
     for to in &task.successors {
-        let address = start
-            .addresses
-            .get(to)
-            .ok_or_else(|| Failure::new(format!("nobody said where `{to}` is")))?;
-        outlets.push((to.clone(), gate.connect(to, address, &task.name, deadline)?));
+        let link = gate.connect(to, &start.addresses, &task.name, deadline)?;
+        outlets.push((to.clone(), link));
     }
-    let inlets = gate.accept(&task.predecessors, deadline)?;
+    let inlets = gate.accept(deadline)?;
     let worker = Worker {
         task: &task,
         function,

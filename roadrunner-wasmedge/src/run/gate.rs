@@ -1,18 +1,66 @@
-//! Where a worker process listens for its predecessors, and how it reaches its successors.
+//! Where a worker process listens for its predecessors, and how it reaches its successors: those on the same host over UNIX
+//! sockets, all others over TCP.
 
 use super::event::Failure;
 use super::links::Link;
+use super::worker::Task;
 use super::NetworkMethod;
 use roadrunner_core::{Deadline, TransferError};
 use roadrunner_mem::Audience;
 use roadrunner_splice as tcp;
 use roadrunner_uds as unix;
+use serde::{Deserialize, Serialize};
+use std::collections::HashMap;
 use std::io::ErrorKind;
+use std::ops::RangeInclusive;
+use std::sync::mpsc;
 
-/// The worker's own address, if it has predecessors, and what it connects with.
+/// What a worker process needs to know to reach its neighbours.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Ways {
+    /// The address of its own UNIX socket.
+    pub(crate) socket: String,
+    /// Those of the functions on the same host that it has edges with.
+    pub(crate) near: HashMap<String, String>,
+    /// The way to all other functions, if there may be any.
+    pub(crate) far: Option<Far>,
+}
+
+/// The way to functions on other hosts.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Far {
+    /// Where to listen.
+    pub(crate) address: String,
+    pub(crate) method: NetworkMethod,
+    /// What both ends of a link must know.
+    pub(crate) secret: String,
+    pub(crate) allowed: Allowed,
+}
+
+/// What a host allows links from elsewhere.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(crate) struct Allowed {
+    /// The ports to listen at.
+    pub(crate) ports: Option<RangeInclusive<u16>>,
+    /// Bytes of payloads that may be coming in at a time from one address.
+    pub(crate) memory: Option<u64>,
+}
+
+/// The address of the UNIX socket of a function, in a run that no other one on this host shares the `tag` with.
+pub(crate) fn socket_of(tag: &str, function: &str) -> String {
+    // Without a file there is none to be left behind.
+    format!("@roadrunner-{tag}-{function}")
+}
+
+/// The worker's own addresses, if it has predecessors, and what it connects with.
 pub(crate) struct Gate {
-    listener: Option<Listener>,
-    options: Options,
+    unix: unix::Options,
+    tcp: Option<tcp::Options>,
+    near: HashMap<String, String>,
+    /// Neighbours at trusted edges.
+    trusted: Vec<String>,
+    /// One for each way that predecessors come by, and which of them do.
+    listeners: Vec<(Listener, Vec<String>)>,
 }
 
 enum Listener {
@@ -20,100 +68,126 @@ enum Listener {
     Tcp(tcp::Listener),
 }
 
-/// How to listen and to connect.
-pub(crate) enum Options {
-    Unix(UnixOptions),
-    Tcp(tcp::Options),
-}
-
-pub(crate) struct UnixOptions {
-    options: unix::Options,
-    /// Neighbours at trusted edges.
-    trusted: Vec<String>,
-}
-
 impl Gate {
-    /// Over UNIX sockets. Everybody who is connected to is of this audience; edges to and from the `trusted` ones are
-    /// trusted, if the other end says so too. With `slots`, what comes in segments is mapped here.
-    pub(crate) fn unix(audience: Audience, trusted: &[String], slots: bool) -> Options {
-        Options::Unix(UnixOptions {
-            options: unix::Options::default().audience(audience).slots(slots),
-            trusted: trusted.to_vec(),
-        })
-    }
-
-    /// Over TCP.
-    pub(crate) fn tcp(method: NetworkMethod, secret: &str) -> Result<Options, Failure> {
-        let secret =
-            tcp::Secret::from_bytes(secret).map_err(|error| Failure::new(error.to_string()))?;
-        let options = tcp::Options::default().secret(secret);
-        Ok(Options::Tcp(options.prefer(method.into())))
-    }
-
-    /// Listens at `address`, if anybody is to come.
-    pub(crate) fn open(options: Options, address: &str, listens: bool) -> Result<Self, Failure> {
-        let failed =
-            |error: TransferError| Failure::new(format!("cannot listen at {address}: {error}"));
-        let listener = match &options {
-            _ if !listens => None,
-            Options::Unix(UnixOptions { options, trusted }) => {
-                let address = unix_address(address)?;
-                // A link is called like the function that it comes from.
-                let options = options.clone().trust_links(trusted.iter().cloned());
-                let listener = unix::Listener::bind(address, options).map_err(failed)?;
-                Some(Listener::Unix(listener))
-            }
-            Options::Tcp(options) => {
-                let listener = tcp::Listener::bind(address, options.clone()).map_err(failed)?;
-                Some(Listener::Tcp(listener))
-            }
+    /// Listens wherever a predecessor of the task comes. Everybody who is reached over UNIX sockets is of this audience;
+    /// edges to and from the task's trusted neighbours are trusted, if the other end says so too. With `slots`, what comes
+    /// in segments is mapped here.
+    pub(crate) fn open(
+        ways: Ways,
+        task: &Task,
+        audience: Audience,
+        slots: bool,
+    ) -> Result<Self, Failure> {
+        let failed = |address: &str, error: TransferError| {
+            Failure::new(format!("cannot listen at {address}: {error}"))
         };
-        Ok(Self { listener, options })
-    }
-
-    /// Where it listens.
-    pub(crate) fn address(&self) -> Option<String> {
-        Some(match self.listener.as_ref()? {
-            Listener::Unix(listener) => listener.address().to_string(),
-            Listener::Tcp(listener) => listener.address().to_string(),
+        let Ways { socket, near, far } = ways;
+        let unix = unix::Options::default().audience(audience).slots(slots);
+        let tcp = far.as_ref().map(tcp_options).transpose()?;
+        let (neighbours, strangers): (Vec<_>, Vec<_>) = task
+            .predecessors
+            .iter()
+            .cloned()
+            .partition(|name| near.contains_key(name));
+        let mut listeners = Vec::new();
+        if !neighbours.is_empty() {
+            // A link is called like the function that it comes from.
+            let options = unix.clone().trust_links(task.trusted.iter().cloned());
+            let listener = unix::Listener::bind(unix_address(&socket)?, options)
+                .map_err(|error| failed(&socket, error))?;
+            listeners.push((Listener::Unix(listener), neighbours));
+        }
+        if let (false, Some(far), Some(options)) = (strangers.is_empty(), &far, &tcp) {
+            let listener = tcp::Listener::bind(&far.address, options.clone())
+                .map_err(|error| failed(&far.address, error))?;
+            listeners.push((Listener::Tcp(listener), strangers));
+        }
+        Ok(Self {
+            unix,
+            tcp,
+            near,
+            trusted: task.trusted.clone(),
+            listeners,
         })
     }
 
-    /// A link to the successor `to`, which hears it called `from`.
+    /// Where functions on other hosts reach it.
+    pub(crate) fn address(&self) -> Option<String> {
+        self.listeners
+            .iter()
+            .find_map(|(listener, _)| match listener {
+                Listener::Unix(_) => None,
+                Listener::Tcp(listener) => Some(listener.address().to_string()),
+            })
+    }
+
+    /// A link to the successor `to`, which hears it called `from`; over TCP if it is one of those whose addresses these are.
     pub(crate) fn connect(
         &self,
         to: &str,
-        address: &str,
+        addresses: &HashMap<String, String>,
         from: &str,
         deadline: Deadline,
     ) -> Result<Link, Failure> {
-        match &self.options {
-            Options::Unix(UnixOptions { options, trusted }) => {
-                let options = options
-                    .clone()
-                    .trusted(trusted.iter().any(|name| name == to));
+        let linked = match (self.near.get(to), addresses.get(to), &self.tcp) {
+            (Some(address), _, _) => {
+                let trusted = self.trusted.iter().any(|name| name == to);
+                let options = self.unix.clone().trusted(trusted);
                 unix::connect(&unix_address(address)?, from, &options, deadline).map(unix_link)
             }
-            Options::Tcp(options) => tcp::connect(address, from, options, deadline).map(tcp_link),
-        }
-        .map_err(|error| Failure::transfer(&format!("connecting to `{to}`"), &error))
+            (None, Some(address), Some(options)) => {
+                tcp::connect(address, from, options, deadline).map(tcp_link)
+            }
+            _ => return Err(Failure::new(format!("nobody said where `{to}` is"))),
+        };
+        linked.map_err(|error| Failure::transfer(&format!("connecting to `{to}`"), &error))
     }
 
     /// A link from each of the predecessors. Then nobody listens here any more.
-    pub(crate) fn accept(
+    pub(crate) fn accept(self, deadline: Deadline) -> Result<Vec<(String, Link)>, Failure> {
+        let mut listeners = self.listeners;
+        if listeners.len() < 2 {
+            return match listeners.pop() {
+                Some((listener, predecessors)) => listener.accept_all(&predecessors, deadline),
+                None => Ok(Vec::new()),
+            };
+        }
+        // At the same time: whoever is let in late may be whom another one waits for.
+        let (say, heard) = mpsc::channel();
+        for (listener, predecessors) in listeners {
+            let say = say.clone();
+            // Nobody listens any more if another one has failed.
+            let accept = move || drop(say.send(listener.accept_all(&predecessors, deadline)));
+            let thread = std::thread::Builder::new().spawn(accept);
+            thread.map_err(|error| Failure::new(format!("no thread: {error}")))?;
+        }
+        drop(say);
+        let mut links = Vec::new();
+        for accepted in heard {
+            links.append(&mut accepted?);
+        }
+        Ok(links)
+    }
+}
+
+impl Listener {
+    fn accept(&mut self, deadline: Deadline) -> Result<Link, TransferError> {
+        match self {
+            Self::Unix(listener) => listener.accept(deadline).map(unix_link),
+            Self::Tcp(listener) => listener.accept(deadline).map(tcp_link),
+        }
+    }
+
+    /// A link from each of these.
+    fn accept_all(
         mut self,
         predecessors: &[String],
         deadline: Deadline,
     ) -> Result<Vec<(String, Link)>, Failure> {
         let mut links: Vec<(String, Link)> = Vec::new();
         while links.len() < predecessors.len() {
-            let accepted = match &mut self.listener {
-                Some(Listener::Unix(listener)) => listener.accept(deadline).map(unix_link),
-                Some(Listener::Tcp(listener)) => listener.accept(deadline).map(tcp_link),
-                None => break,
-            };
             // Not one of ours, or why nobody can come any more.
-            let error = match accepted {
+            let error = match self.accept(deadline) {
                 Ok(link) => {
                     let from = link.name().to_owned();
                     let known = predecessors.contains(&from);
@@ -140,6 +214,21 @@ impl Gate {
         }
         Ok(links)
     }
+}
+
+fn tcp_options(far: &Far) -> Result<tcp::Options, Failure> {
+    let secret =
+        tcp::Secret::from_bytes(&far.secret).map_err(|error| Failure::new(error.to_string()))?;
+    let mut options = tcp::Options::default()
+        .secret(secret)
+        .prefer(far.method.into());
+    if let Some(ports) = &far.allowed.ports {
+        options = options.ports(ports.clone());
+    }
+    if let Some(bytes) = far.allowed.memory {
+        options = options.memory_each(bytes);
+    }
+    Ok(options)
 }
 
 /// Whether nobody can come any more; all other errors are of one peer, who is not one of ours.

@@ -79,7 +79,7 @@ impl Link {
     }
 }
 
-/// The links from the predecessors, each until it is finished. All are of one transport.
+/// The links from the predecessors, each until it is finished: all in memory, or none.
 pub(crate) struct Inlets {
     open: Vec<(String, Link)>,
     /// Rings for links in memory.

@@ -3,9 +3,11 @@
 use super::assignment::{Assignment, Start, Work, WORKER_ARGUMENT};
 use super::coordinator::{Message, Plan, RunError, Workers};
 use super::event::{Event, Failure};
+use super::gate::{socket_of, Allowed, Far, Ways};
 use super::remote::Remotes;
 use super::worker::Task;
 use super::Mode;
+use crate::workflow::FunctionSpec;
 use crossbeam_channel::Sender;
 use serde::Serialize;
 use std::collections::HashMap;
@@ -115,30 +117,19 @@ impl Processes {
                 .collect(),
             remotes,
         };
-        let secret = processes.remotes.secret().to_owned();
         for (number, spec) in functions.iter().enumerate() {
             if spec.host.is_some() {
                 processes.workers.push(None);
                 continue;
             }
-            let address = match plan.mode {
-                Mode::Network => spec.listen.map_or_else(
-                    || processes.remotes.listening_address(plan.workflow, spec),
-                    |address| address.to_string(),
-                ),
-                // Without a file there is none to be left behind.
-                _ => spec.socket.as_ref().map_or_else(
-                    || format!("@roadrunner-{}-{}", &secret[..16], spec.name),
-                    |path| absolute(path),
-                ),
-            };
             let left = plan.deadline.remaining().unwrap_or_default();
+            let ways = processes.ways(plan, spec);
+            let mut task = Task::new(spec, plan);
+            let is_near_somebody = !ways.near.is_empty();
+            task.slots = plan.mode == Mode::Kernel || is_near_somebody;
             let assignment = Assignment::Work(Box::new(Work {
-                task: Task::new(spec, plan),
-                mode: plan.mode,
-                network_method: plan.network_method,
-                address,
-                secret: secret.clone(),
+                task,
+                ways,
                 cache: plan.cache.clone(),
                 milliseconds_left: u64::try_from(left.as_millis()).unwrap_or(u64::MAX),
             }));
@@ -150,11 +141,43 @@ impl Processes {
             })?;
             processes.workers.push(Some(Running {
                 process,
-                socket: spec.socket.clone().filter(|_| plan.mode == Mode::Kernel),
+                socket: spec.socket.clone().filter(|_| is_near_somebody),
             }));
             processes.tell(number, &assignment)?;
         }
         Ok(processes)
+    }
+
+    /// How a function of this host reaches its neighbours.
+    fn ways(&self, plan: &Plan<'_>, spec: &FunctionSpec) -> Ways {
+        let secret = self.remotes.secret();
+        let socket = |spec: &FunctionSpec| {
+            let named = spec.socket.as_ref().map(|path| absolute(path));
+            named.unwrap_or_else(|| socket_of(&secret[..16], &spec.name))
+        };
+        // A workflow without other hosts is in this mode for the sake of TCP.
+        let has_hosts = !plan.workflow.hosts().is_empty();
+        let is_near =
+            |spec: &&FunctionSpec| spec.host.is_none() && (plan.mode == Mode::Kernel || has_hosts);
+        let neighbours = spec.predecessors.iter().chain(&spec.successors);
+        Ways {
+            socket: socket(spec),
+            near: neighbours
+                .filter_map(|name| plan.workflow.function(name))
+                .filter(is_near)
+                .map(|spec| (spec.name.clone(), socket(spec)))
+                .collect(),
+            far: (plan.mode == Mode::Network).then(|| Far {
+                address: spec.listen.map_or_else(
+                    || self.remotes.listening_address(plan.workflow, spec),
+                    |address| address.to_string(),
+                ),
+                method: plan.network_method,
+                secret: secret.to_owned(),
+                // What a workflow lets listen here it says itself.
+                allowed: Allowed::default(),
+            }),
+        }
     }
 
     fn tell(&mut self, number: usize, line: &impl Serialize) -> Result<(), RunError> {

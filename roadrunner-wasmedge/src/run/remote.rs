@@ -133,7 +133,12 @@ impl Remotes {
             [Ok(first), rest @ ..]
                 if first.is_loopback() && rest.iter().all(|ip| ip.as_ref() == Ok(first)) =>
             {
-                SocketAddr::new(*first, 0).to_string()
+                // Of all its addresses a host connects from the first one within itself.
+                let own: IpAddr = match first {
+                    IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+                    IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+                };
+                SocketAddr::new(own, 0).to_string()
             }
             // Which of the own addresses a host reaches is known once it has been reached.
             _ if TcpListener::bind((Ipv6Addr::UNSPECIFIED, 0)).is_ok() => "[::]:0".to_owned(),

@@ -4,9 +4,10 @@ use super::{base_name, Shared};
 use crate::run::assignment::{Assignment, Start, Work};
 use crate::run::control::{Control, FunctionOrder, ModuleOrder, Word};
 use crate::run::event::{Event, Failure};
+use crate::run::gate::{socket_of, Allowed, Far, Ways};
 use crate::run::process::WorkerProcess;
 use crate::run::worker::Task;
-use crate::run::{Mode, NetworkMethod};
+use crate::run::NetworkMethod;
 use roadrunner_core::Deadline;
 use std::collections::HashMap;
 use std::fs::File;
@@ -22,10 +23,23 @@ pub(super) struct Plan {
     pub(super) input: PathBuf,
     pub(super) staging: PathBuf,
     pub(super) secret: String,
+    /// What the UNIX sockets of the run are named after: nobody else can know it before they are there.
+    pub(super) tag: String,
     pub(super) network_method: NetworkMethod,
     pub(super) deadline: Deadline,
     /// The address of this host that the run reached it at.
     pub(super) ip: IpAddr,
+}
+
+impl Plan {
+    /// The neighbours of a function that run here, too, and the addresses of their sockets.
+    fn near(&self, order: &FunctionOrder) -> HashMap<String, String> {
+        let neighbours = order.predecessors.iter().chain(&order.successors);
+        neighbours
+            .filter(|name| self.functions.iter().any(|one| one.name == **name))
+            .map(|name| (name.clone(), socket_of(&self.tag, name)))
+            .collect()
+    }
 }
 
 /// The worker processes. Dropped or stopped, they are gone.
@@ -188,6 +202,7 @@ impl Crew {
         let left = plan.deadline.remaining().unwrap_or_default();
         for (number, order) in plan.functions.iter().enumerate() {
             let limit = shared.options.max_pages;
+            let near = plan.near(order);
             let assignment = Assignment::Work(Box::new(Work {
                 task: Task {
                     name: order.name.clone(),
@@ -200,15 +215,24 @@ impl Crew {
                     successors: order.successors.clone(),
                     input: order.predecessors.is_empty().then(|| plan.input.clone()),
                     output: order.output.clone(),
-                    slots: false,
+                    slots: !near.is_empty(),
                     huge_pages: true,
                     trusted: Vec::new(),
                     staging: plan.staging.clone(),
                 },
-                mode: Mode::Network,
-                network_method: plan.network_method,
-                address: SocketAddr::new(plan.ip, 0).to_string(),
-                secret: plan.secret.clone(),
+                ways: Ways {
+                    socket: socket_of(&plan.tag, &order.name),
+                    near,
+                    far: Some(Far {
+                        address: SocketAddr::new(plan.ip, 0).to_string(),
+                        method: plan.network_method,
+                        secret: plan.secret.clone(),
+                        allowed: Allowed {
+                            ports: shared.options.ports.clone(),
+                            memory: Some(shared.options.memory),
+                        },
+                    }),
+                },
                 cache: shared.options.cache.clone(),
                 milliseconds_left: u64::try_from(left.as_millis()).unwrap_or(u64::MAX),
             }));

@@ -220,12 +220,16 @@ impl Visit {
             ),
             (_, secret) => secret.unwrap_or_default(),
         };
+        let mut tag = [0_u8; 8];
+        getrandom::fill(&mut tag)
+            .map_err(|error| format!("the system has no random bytes: {error}"))?;
         Ok(Plan {
             functions: order.functions,
             modules,
             input,
             staging,
             secret,
+            tag: hexadecimal(&tag),
             network_method: order.network_method,
             deadline,
             ip: self

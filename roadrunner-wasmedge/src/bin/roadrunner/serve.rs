@@ -3,6 +3,7 @@
 use super::{secret, talk, Failure};
 use roadrunner_wasmedge::run::Interrupt;
 use roadrunner_wasmedge::serve::{Options, Server};
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -19,8 +20,14 @@ Hosts functions for `roadrunner run --mode network` elsewhere, whose workflow fi
 
   roadrunner run workflow.toml --input FILE --output DIR --secret-file secret
 
-Functions reach each other directly, at ports that the system chooses: let the hosts of a workflow through each other's \
-firewalls. Peers prove that they know the secret; payloads are not encrypted.
+Functions on different hosts reach each other directly, at ports that the system chooses or that are in --ports: let the \
+hosts of a workflow through each other's firewalls. Functions on one host reach each other over UNIX sockets. Peers prove \
+that they know the secret; payloads are not encrypted.
+
+Limits, beside those that have an option: 4096 connections, and 64 of hosts that have proved themselves and ask for no \
+run; of peers that have yet to prove themselves 64 at a time, each for up to 3 seconds; 5 seconds until a host has said \
+what it wants; 4 MiB for a message, and 64 MiB for all that are coming from one address; 10 seconds of silence. A payload \
+between functions has less than 4 GiB, and as much room as --max-pages leaves in its receiver's memory.
 
 SIGTERM or Ctrl-C: no more runs are taken, those that are there go on for up to --grace seconds. Exit code 0 if all of \
 them ended by themselves, 1 if some had to be cut. A second signal cuts them at once.";
@@ -59,12 +66,28 @@ pub(crate) struct Arguments {
     /// Pages of 64 KiB that the memory of a function may have at most
     #[arg(long, value_name = "PAGES")]
     max_pages: Option<u32>,
+    /// The TCP ports that functions listen at for payloads from other hosts, each at one of them [default: the system
+    /// chooses]
+    #[arg(long, value_name = "LOW-HIGH", value_parser = ports)]
+    ports: Option<RangeInclusive<u16>>,
+    /// Bytes of payloads that may be coming in at a time from one address at a function; a run that needs more fails
+    #[arg(long, value_name = "BYTES", default_value_t = u32::MAX.into())]
+    memory: u64,
     /// Seconds that the deadline of a run may be away
     #[arg(long, value_name = "SECONDS", default_value_t = 3600, value_parser = clap::value_parser!(u32).range(1..))]
     longest: u32,
     /// Seconds that runs may go on after SIGTERM
     #[arg(long, value_name = "SECONDS", default_value_t = 30)]
     grace: u32,
+}
+
+/// As in `40000-40999`.
+fn ports(text: &str) -> Result<RangeInclusive<u16>, String> {
+    let range = text.split_once('-').and_then(|(low, high)| {
+        let (low, high) = (low.parse().ok()?, high.parse().ok()?);
+        (0 < low && low <= high).then_some(low..=high)
+    });
+    range.ok_or_else(|| "no range of ports; give one as in 40000-40999".to_owned())
 }
 
 pub(crate) fn run(arguments: Arguments) -> Result<u8, Failure> {
@@ -80,6 +103,8 @@ pub(crate) fn run(arguments: Arguments) -> Result<u8, Failure> {
         .max_module(arguments.max_module)
         .max_input(arguments.max_input)
         .max_pages(arguments.max_pages)
+        .ports(arguments.ports)
+        .memory(arguments.memory)
         .longest(Duration::from_secs(arguments.longest.into()))
         .grace(Duration::from_secs(arguments.grace.into()))
         .log(talk);

@@ -1,0 +1,134 @@
+//! What a `roadrunner serve` allows the runs that it hosts, and what happens to those that want more.
+
+mod support;
+
+use std::net::TcpListener;
+use support::hosted::{bench, fails, goes_well, stuck, STUCK};
+use support::server::Server;
+use support::{echo, module};
+
+#[test]
+fn what_a_server_does_not_allow_it_refuses_with_the_reason() {
+    let echoing = echo();
+    for (arguments, words) in [
+        (&["--functions", "1"][..], "--functions"),
+        (&["--max-module", "100"], "--max-module"),
+        (&["--max-input", "3"], "--max-input"),
+        (&["--longest", "20"], "--longest"),
+    ] {
+        let server = Server::start(arguments);
+        let host = Some(server.address.as_str());
+        let bench = bench(&[("a", echoing.clone(), host), ("b", echoing.clone(), host)]);
+        fails(&bench, &[], &["`a`", &server.address, words]);
+        server.hears("refused");
+        server.is_clean();
+        assert_eq!(server.stop(), Some(0));
+    }
+    let server = Server::start(&["--max-pages", "1"]);
+    let bench = bench(&[("a", echoing, Some(&server.address))]);
+    fails(&bench, &[], &["function `a`", "pages"]);
+    assert_eq!(server.stop(), Some(0));
+}
+
+#[test]
+fn one_run_more_than_a_server_takes_is_refused() {
+    let server = Server::start(&["--runs", "1"]);
+    let host = server.address.clone();
+    let slow = bench(&[("bad", module(STUCK), Some(&host))]);
+    let (mut child, _talk) = stuck(&slow, &[]);
+    let other = bench(&[("a", echo(), Some(&host))]);
+    fails(&other, &[], &[&host, "--runs"]);
+    child.kill().expect("alive");
+    child.wait().expect("dead");
+    server.is_clean();
+    goes_well(&other);
+    assert_eq!(server.stop(), Some(0));
+}
+
+#[test]
+fn a_sealed_server_runs_its_own_modules_and_no_others() {
+    let modules = tempfile::tempdir().expect("a directory");
+    let directory = modules.path().to_str().expect("text");
+    let server = Server::start(&["--modules", directory, "--sealed"]);
+    let bench = bench(&[("a", echo(), Some(&server.address))]);
+    fails(&bench, &[], &["a.wat", "--modules", &server.address]);
+    std::fs::write(modules.path().join("whatever.wat"), echo()).expect("writable");
+    goes_well(&bench);
+    server.is_clean();
+    assert_eq!(server.stop(), Some(0));
+}
+
+/// Two ports in a row, held, at a loopback address that no other process of tests uses.
+fn two_ports() -> [TcpListener; 2] {
+    let [_, a, b, c] = std::process::id().to_be_bytes();
+    let ip = std::net::Ipv4Addr::new(127, 128 + a % 64, b, c);
+    loop {
+        let first = TcpListener::bind((ip, 0)).expect("a free port");
+        let port = first.local_addr().expect("bound").port();
+        let next = port
+            .checked_add(1)
+            .map(|next| TcpListener::bind((ip, next)));
+        if let Some(Ok(second)) = next {
+            return [first, second];
+        }
+    }
+}
+
+#[test]
+fn functions_listen_at_the_ports_that_they_may() {
+    let [first, second] = two_ports();
+    let [low, high] = [&first, &second].map(|held| held.local_addr().expect("bound"));
+    let program = std::process::Command::new(env!("CARGO_BIN_EXE_roadrunner"));
+    let range = format!("{}-{}", low.port(), high.port());
+    let listen = format!("{}:0", low.ip());
+    let server = Server::start_as(program, &listen, &["--ports", &range]);
+    let host = Some(server.address.as_str());
+    let one = bench(&[
+        ("a", echo(), None),
+        ("b", echo(), host),
+        ("c", echo(), None),
+    ]);
+    let two = bench(&[
+        ("a", echo(), None),
+        ("b", echo(), host),
+        ("c", echo(), None),
+        ("d", echo(), host),
+    ]);
+    let words = format!("no port from {} to {} is free", low.port(), high.port());
+    fails(&one, &[], &["function `b`", &server.address, &words]);
+    // Past the one that is somebody else's; there is none for a second one then.
+    drop(second);
+    goes_well(&one);
+    fails(&two, &[], &[&server.address, &words]);
+    drop(first);
+    goes_well(&two);
+    server.is_clean();
+    assert_eq!(server.stop(), Some(0));
+    for wrong in ["7", "9-8", "0-8", "a-b", "1-65536"] {
+        let output = std::process::Command::new(env!("CARGO_BIN_EXE_roadrunner"))
+            .args(["serve", "--listen", "127.0.0.1:0", "--ports", wrong])
+            .output()
+            .expect("it starts");
+        let talk = String::from_utf8_lossy(&output.stderr);
+        assert!(talk.contains("40000-40999"), "{wrong}: {talk}");
+    }
+}
+
+#[test]
+fn a_payload_that_is_more_than_may_come_from_one_host_is_refused_and_others_go_on() {
+    let server = Server::start(&["--memory", "100000"]);
+    let host = Some(server.address.as_str());
+    let slow = bench(&[("a", echo(), None), ("bad", module(STUCK), host)]);
+    let (mut child, _talk) = stuck(&slow, &[]);
+    let other = bench(&[("a", echo(), None), ("b", echo(), host)]);
+    other.write("input", &[7; 100_001]);
+    let words = ["function `b`", &server.address, "may receive 100000"];
+    fails(&other, &[], &words);
+    other.write("input", &[7; 100_000]);
+    goes_well(&other);
+    assert!(child.try_wait().expect("a child").is_none(), "it goes on");
+    child.kill().expect("alive");
+    child.wait().expect("dead");
+    server.is_clean();
+    assert_eq!(server.stop(), Some(0));
+}
