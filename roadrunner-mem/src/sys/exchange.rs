@@ -350,8 +350,6 @@ fn free_place(len: usize, like: Span<'_>) -> *mut u8 {
 fn put_in(mut pages: PageBuffer, target: Span<'_>) -> Exchanged {
     match move_over(&pages, target) {
         Ok(()) => {
-            // Nothing is mapped there any more, or somebody else's mapping already.
-            VACATED.set((pages.start.as_ptr() as usize, pages.len));
             std::mem::forget(pages);
             Exchanged::Pages
         }
@@ -380,6 +378,8 @@ pub(super) fn move_over(pages: &PageBuffer, target: Span<'_>) -> Result<(), Errn
     if moved == libc::MAP_FAILED {
         return Err(Errno::last());
     }
+    // Nothing is mapped there any more, or somebody else's mapping already.
+    VACATED.set((pages.start.as_ptr() as usize, pages.len));
     Ok(())
 }
 

@@ -273,3 +273,19 @@ fn overlapping_ranges_are_copied() {
     let now = memory.bytes();
     assert!(now[PAGE..PAGE + len] == ours[..len] && now[PAGE + len..] == ours[PAGE + len..]);
 }
+
+#[test]
+fn a_slot_goes_back_to_where_it_came_from() {
+    use super::{Sharing, View, TABLE};
+    let segment = crate::Segment::new(2 * TABLE).expect("a segment");
+    let mut memory = PageBuffer::new(2 * TABLE).expect("memory");
+    // Somebody else of this process may have mapped something there meanwhile, but not each time.
+    let again = (0..20).any(|_| {
+        let mut view = View::new(&segment, Sharing::Shared).expect("a view");
+        let place = view.span().as_ptr();
+        view.put(memory.span()).expect("it is put in");
+        let mut view = View::take(memory.span()).expect("it is taken out");
+        view.span().as_ptr() == place
+    });
+    assert!(again, "another place was looked for each time");
+}
