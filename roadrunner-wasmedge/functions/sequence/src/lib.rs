@@ -15,6 +15,8 @@ pub fn fill(bytes: &mut [u8], base: u64) {
 }
 
 /// Writes a part of the payload with this base: from the word with this number on.
+// Word by word an engine is slower than memory.
+#[cfg_attr(target_arch = "wasm32", target_feature(enable = "simd128"))]
 pub fn fill_from(bytes: &mut [u8], base: u64, first: u64) {
     let mut step = first.wrapping_mul(STEP);
     let mut words = bytes.chunks_exact_mut(WORD);
@@ -29,6 +31,7 @@ pub fn fill_from(bytes: &mut [u8], base: u64, first: u64) {
 
 /// Reads all bytes: the sum of the words, each with its step taken off. A cut word ends in zeros.
 #[must_use]
+#[cfg_attr(target_arch = "wasm32", target_feature(enable = "simd128"))]
 pub fn sum(bytes: &[u8]) -> u64 {
     let (mut sum, mut step) = (0_u64, 0_u64);
     let words = bytes.chunks_exact(WORD);
