@@ -21,7 +21,7 @@ svg { max-width: 100%; height: auto; display: block; margin: 1em 0 } details { m
 const EVALUATION: &str = "
 <p>One function produces a payload, another reads every byte of it and answers with their sum. That is a <b>round</b>. Its \
 <b>hop</b> is what lies between the payload in the one function's memory and the payload in the other's, serialization \
-included: the transfer alone.</p>
+included: the transfer alone. Of many receivers, hops are the mean of theirs.</p>
 <table>
 <tr><td>user, kernel, network<td>Roadrunner in one process, between two of one host, and over TCP (here on loopback), with functions on WasmEdge; \
 the function has its payload anywhere

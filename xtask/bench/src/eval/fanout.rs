@@ -10,18 +10,16 @@ use crate::measure::{Candidate, Watch};
 use crate::peer::Peer;
 use crate::results::{time, Ratio};
 use crate::usage::{available, Watched};
-use anyhow::{ensure, Result};
+use anyhow::Result;
 use std::thread;
 use std::time::Instant;
 
 /// Receivers of the published experiment.
 const RECEIVERS: [u32; 7] = [1, 10, 20, 40, 60, 80, 100];
-/// The sizes that a full run has besides 10 MB, with fewer counts of receivers.
-const FEW_RECEIVERS: [u32; 3] = [1, 10, 100];
-/// What a round by HTTP may carry in all: more takes a minute and shows nothing new.
-const MOST_BY_HTTP: u64 = 1_000_000_000;
-/// The same for a network's receivers, of whom each has a memory of its own.
-const MOST_BY_NETWORK: u64 = 2_000_000_000;
+/// Above this a round carries so much in all that a few are enough.
+const MUCH: u64 = 100 * MB;
+/// Above this candidates whose receivers have memories of their own do not share the machine's.
+const TOGETHER: u64 = 2_000 * MB;
 
 /// What the ratio is about: receivers, and bytes for each.
 pub(super) fn headline(bench: &Bench) -> (u32, u64) {
@@ -40,22 +38,24 @@ fn plan(bench: &Bench) -> Vec<(u32, u64)> {
     if !bench.is_full() {
         return vec![(10, 10 * MB), headline(bench)];
     }
-    let mut plan = Vec::new();
-    plan.extend(FEW_RECEIVERS.map(|count| (count, MB)));
-    plan.extend(RECEIVERS.map(|count| (count, 10 * MB)));
-    plan.extend(FEW_RECEIVERS.map(|count| (count, 100 * MB)));
-    plan
+    let sizes = [MB, 10 * MB, 100 * MB].into_iter();
+    sizes
+        .flat_map(|bytes| RECEIVERS.map(|count| (count, bytes)))
+        .collect()
 }
 
-fn experiment((count, bytes): (u32, u64)) -> Experiment {
+fn experiment(bench: &Bench, cell: (u32, u64)) -> Experiment {
+    let (count, bytes) = cell;
     let all = u64::from(count) * bytes;
     // As a full run on 2 cores was seen to take.
-    let seconds = 4 + all.min(MOST_BY_HTTP) / (40 * MB);
+    let seconds = 4 + u64::from(count) / 8 + all / (60 * MB);
     let experiment = Experiment::new(FANOUT, bytes)
         .fanout(count)
         .footprint()
         .weight(seconds);
-    if all > 100 * MB {
+    if cell == headline(bench) {
+        experiment.large(true)
+    } else if all > MUCH {
         experiment.heavy()
     } else {
         experiment
@@ -65,7 +65,7 @@ fn experiment((count, bytes): (u32, u64)) -> Experiment {
 pub(super) fn weight(bench: &Bench) -> u64 {
     plan(bench)
         .into_iter()
-        .map(|cell| experiment(cell).weight)
+        .map(|cell| experiment(bench, cell).weight)
         .sum()
 }
 
@@ -75,21 +75,18 @@ pub(super) fn run(bench: &mut Bench, peerage: &Peerage, reading: f64) -> Result<
         let (count, bytes) = cell;
         let all = u64::from(count) * bytes;
         // Those of a mode take turns: a hundred processes of each are enough at a time.
-        let grades = [Grade::Any, Grade::Loaned];
-        let mut groups: Vec<Vec<_>> = Vec::new();
-        for mode in Mode::ALL {
-            if mode != Mode::Network || room(bench, cell) {
-                groups.push(grades.map(|grade| ours(mode, grade, cell, peerage)).into());
+        let both = |mode| [Grade::Any, Grade::Loaned].map(|grade| ours(mode, grade, cell, peerage));
+        let http = [Body::Json, Body::Raw].map(|body| http(body, count, bytes, &peerage.http));
+        let mut groups: Vec<Vec<_>> = vec![both(Mode::User).into(), both(Mode::Kernel).into()];
+        groups[0].extend(http);
+        if room(bench, cell) {
+            if all <= TOGETHER {
+                groups.push(both(Mode::Network).into());
+            } else {
+                groups.extend(both(Mode::Network).map(|one| vec![one]));
             }
         }
-        if all <= MOST_BY_HTTP {
-            let http = [Body::Json, Body::Raw].map(|body| http(body, count, bytes, &peerage.http));
-            groups[0].extend(http);
-        } else {
-            let what = format!("{FANOUT} by HTTP, {count} payloads of {} MB", bytes / MB);
-            bench.skip(&what, "most of a minute for each round");
-        }
-        let measured = measure_groups(bench, experiment(cell), groups)?;
+        let measured = measure_groups(bench, experiment(bench, cell), groups)?;
         if cell == headline(bench) {
             let name = Mode::User.name(Grade::Loaned);
             let (theirs, ours) = (measured.p50(Body::Json.name())?, measured.p50(name)?);
@@ -117,21 +114,25 @@ pub(super) fn run(bench: &mut Bench, peerage: &Peerage, reading: f64) -> Result<
 /// Whether the machine has memory for receivers that share none; said if not.
 fn room(bench: &mut Bench, (count, bytes): (u32, u64)) -> bool {
     let all = u64::from(count) * bytes;
-    // Two candidates at a time, and some for everybody else.
-    let needed = 3 * all;
-    if all <= MOST_BY_NETWORK && available().is_none_or(|available| available > needed) {
+    // Of as many candidates as there are at a time, and some for everybody else.
+    let needed = if all <= TOGETHER {
+        3 * all
+    } else {
+        all + all / 2
+    };
+    if available().is_none_or(|available| available > needed) {
         return true;
     }
     let what = format!("{FANOUT} by network, {count} payloads of {} MB", bytes / MB);
     let why = format!(
         "each receiver has a memory of its own: {} MB in all",
-        2 * all / MB
+        all / MB
     );
     bench.skip(&what, &why);
     false
 }
 
-/// A thread for each receiver, as a workflow in one process has, or a process.
+/// Receivers on as many threads as there are cores, or a process for each.
 fn ours(mode: Mode, grade: Grade, cell: (u32, u64), peerage: &Peerage) -> Candidate<'_> {
     let (count, bytes) = cell;
     Candidate::new(mode.name(grade), "roadrunner", move || {
@@ -142,22 +143,21 @@ fn ours(mode: Mode, grade: Grade, cell: (u32, u64), peerage: &Peerage) -> Candid
         Ok(move |watch: &mut Watch| {
             base += 1;
             watched.begin()?;
-            let departure = Departure::begin();
+            let mut departure = Departure::begin();
             let reply = from.produce(bytes, base, grade != Grade::Any)?;
+            departure.produced();
             Outlet::send_to_all(&mut outlets, &mut from.function, reply)?;
             from.function.free(reply)?;
-            for answer in &mut answers {
-                let arrival = answer.next()?;
-                ensure!(
-                    arrival.sum == sequence::expected(bytes, base),
-                    "a payload arrived with other bytes"
-                );
-                watch.delivered_by(&arrival.method, 1);
-            }
-            watch.add_time(departure.since());
+            let arrivals: Vec<_> = answers
+                .iter_mut()
+                .map(|one| one.next())
+                .collect::<Result<_>>()?;
+            departure.tell_all(&arrivals, watch);
             watched.end(watch)?;
             watch.as_one();
-            watch.verified_all(true, u64::from(count))
+            let expected = sequence::expected(bytes, base);
+            let same = arrivals.iter().all(|arrival| arrival.sum == expected);
+            watch.verified_all(same, u64::from(count))
         })
     })
 }

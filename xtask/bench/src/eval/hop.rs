@@ -21,7 +21,8 @@ pub(crate) const ANSWER: &str = "answer";
 /// What the receiver's side says of a payload.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Arrival {
-    /// When it lay in the receiver's memory, and when that had read all of it.
+    /// When it was waited for, lay in the receiver's memory, and had been read by that.
+    waited: Duration,
     arrived: Duration,
     consumed: Duration,
     allocated: Duration,
@@ -34,6 +35,7 @@ pub(super) struct Arrival {
 /// The receiver's side of a round. Begins when it starts to wait.
 #[derive(Debug)]
 pub(super) struct Receiving {
+    began: Duration,
     before: u64,
     arrived: Duration,
     faults: u64,
@@ -43,6 +45,7 @@ pub(super) struct Receiving {
 impl Receiving {
     pub(super) fn begin() -> Self {
         Self {
+            began: clock::now(),
             before: usage::faults(),
             arrived: Duration::ZERO,
             faults: 0,
@@ -60,6 +63,7 @@ impl Receiving {
     /// All of it has been read.
     pub(super) fn consumed(self, sum: u64, method: impl Into<String>) -> Arrival {
         Arrival {
+            waited: self.began,
             arrived: self.arrived,
             consumed: clock::now(),
             allocated: self.allocated,
@@ -101,8 +105,26 @@ impl Departure {
         self.faults[2] = usage::faults();
     }
 
-    pub(super) fn since(&self) -> Duration {
-        clock::now().saturating_sub(self.began)
+    /// The round is over for all of many receivers. Hop and consumption are the means of theirs: a hop begins when the
+    /// payload is there and the thread that serves the receiver looks for it.
+    pub(super) fn tell_all(self, arrivals: &[Arrival], watch: &mut Watch) {
+        watch.add_time(clock::now().saturating_sub(self.began));
+        watch.phase(PRODUCE, self.produced.saturating_sub(self.began));
+        let mean = |part: fn(&Self, &Arrival) -> Duration| {
+            let sum: Duration = arrivals.iter().map(|arrival| part(&self, arrival)).sum();
+            sum / u32::try_from(arrivals.len()).unwrap_or(u32::MAX).max(1)
+        };
+        let hop = mean(|from, to| to.arrived.saturating_sub(to.waited.max(from.produced)));
+        watch.phase(HOP, hop);
+        watch.phase(
+            CONSUME,
+            mean(|_, to| to.consumed.saturating_sub(to.arrived)),
+        );
+        for arrival in arrivals {
+            watch.faults(HOP, arrival.faults[0]);
+            watch.faults(CONSUME, arrival.faults[1]);
+            watch.delivered_by(&arrival.method, 1);
+        }
     }
 
     /// The round is over.

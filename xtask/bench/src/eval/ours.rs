@@ -98,15 +98,13 @@ pub(super) fn start(
         Mode::Kernel => Producer::for_audience(modules, audience)?,
         _ => Producer::new(modules)?,
     };
-    let (mut outlets, mut answers) = (Vec::new(), Vec::new());
-    for _ in 0..count {
-        let (outlet, said) = match mode {
-            Mode::User => in_process(grade, modules)?,
-            _ => between_processes(mode, grade, modules, audience)?,
-        };
-        outlets.push(outlet);
-        answers.push(said);
-    }
+    let ways = match mode {
+        Mode::User => in_process(grade, count, modules)?,
+        _ => (0..count)
+            .map(|_| between_processes(mode, grade, modules, audience))
+            .collect::<Result<_>>()?,
+    };
+    let (outlets, answers) = ways.into_iter().unzip();
     Ok((from, outlets, answers))
 }
 
@@ -180,21 +178,41 @@ impl Answers {
     }
 }
 
-/// A function on a thread of its own, which ends with the link.
-fn in_process(grade: Grade, modules: &Modules) -> Result<(Outlet, Answers)> {
+/// A function of this process, its link, and where its answers go.
+type Served = (Consumer, roadrunner_mem::Link, mpsc::Sender<Arrival>);
+
+/// Functions on as many threads as there are cores, each of which serves its share of them: a thread for each of a hundred
+/// would have them wait for one another, and for cores that the scheduler leaves idle meanwhile. They end with the links.
+fn in_process(grade: Grade, count: u32, modules: &Modules) -> Result<Vec<(Outlet, Answers)>> {
     let mut policy = Policy::default();
     policy.trusted = grade == Grade::Trusted;
-    let (here, mut there) = link(policy);
-    let (say, answers) = mpsc::channel();
-    let mut to = Consumer::new(modules)?;
-    thread::spawn(move || {
-        while let Ok(arrival) = receive_slot(&mut to, &mut there) {
+    let cores = thread::available_parallelism().map_or(1, usize::from);
+    let mut shares: Vec<Vec<Served>> = (0..cores).map(|_| Vec::new()).collect();
+    let mut ways = Vec::new();
+    for number in 0..count as usize {
+        let (here, there) = link(policy.clone());
+        let (say, answers) = mpsc::channel();
+        shares[number % cores].push((Consumer::new(modules)?, there, say));
+        ways.push((Outlet::Memory(here), Answers::Thread(answers)));
+    }
+    for share in shares.into_iter().filter(|share| !share.is_empty()) {
+        thread::spawn(move || serve(share));
+    }
+    Ok(ways)
+}
+
+/// Each of them gets every payload, in the order of their links.
+fn serve(mut share: Vec<Served>) {
+    loop {
+        for (to, link, say) in &mut share {
+            let Ok(arrival) = receive_slot(to, link) else {
+                return;
+            };
             if say.send(arrival).is_err() {
                 return;
             }
         }
-    });
-    Ok((Outlet::Memory(here), Answers::Thread(answers)))
+    }
 }
 
 fn between_processes(
