@@ -7,8 +7,8 @@ use comfy_table::presets::ASCII_MARKDOWN;
 use comfy_table::{CellAlignment, Table};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::{Path, PathBuf};
+use std::{fmt, fs};
 
 /// Everything that a run came to.
 #[derive(Debug, Serialize, Deserialize)]
@@ -139,6 +139,19 @@ impl Ratio {
     pub(crate) fn because(self, reason: impl FnOnce() -> String) -> Self {
         let reason = (!self.met).then(reason);
         Self { reason, ..self }
+    }
+}
+
+impl fmt::Display for Machine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} cores of {}, {:.0} GiB, Linux {}",
+            self.cores,
+            self.cpu,
+            self.memory as f64 / f64::from(1 << 30),
+            self.kernel
+        )
     }
 }
 

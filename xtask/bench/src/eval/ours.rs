@@ -38,8 +38,6 @@ pub(super) enum Grade {
 }
 
 impl Mode {
-    pub(super) const ALL: [Self; 3] = [Self::User, Self::Kernel, Self::Network];
-
     /// Those grades that make a difference.
     pub(super) fn grades(self) -> &'static [Grade] {
         match self {

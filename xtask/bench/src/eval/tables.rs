@@ -14,7 +14,7 @@ use std::path::Path;
 type Value = fn(&Row) -> Option<f64>;
 
 /// Name of the file, experiment, what the lines are, and what is in them.
-const TABLES: [(&str, &str, Value); 11] = [
+const TABLES: [(&str, &str, Value); 12] = [
     ("sequential-latency.csv", SEQUENTIAL, |row| {
         Some(row.phases.get(HOP)?.p50_ns / 1e9)
     }),
@@ -33,6 +33,9 @@ const TABLES: [(&str, &str, Value); 11] = [
     ("sequential-ram.csv", SEQUENTIAL, |row| {
         Some(row.peak_rss_bytes as f64 / 1e6)
     }),
+    ("fanout-hop.csv", FANOUT, |row| {
+        Some(row.phases.get(HOP)?.p50_ns / 1e9)
+    }),
     ("fanout-latency.csv", FANOUT, |row| {
         Some(row.p50_ns / 1e9 / f64::from(row.fanout))
     }),
@@ -50,6 +53,8 @@ const TABLES: [(&str, &str, Value); 11] = [
     }),
 ];
 
+/// Receivers of the summary's fan-out, and bytes for each.
+const MANY: (u32, u64) = (100, 10_000_000);
 /// Payloads of the summary, in bytes.
 const SUMMARY_SIZES: [u64; 3] = [1_000_000, 100_000_000, 500_000_000];
 
@@ -72,16 +77,14 @@ pub(crate) fn write(results: &Results, directory: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The hop alone, at a few sizes, with what a round of the largest takes besides.
+/// The hop alone, at a few sizes, with what a round of the largest takes besides, and what many receivers take.
 fn summary(results: &Results) -> Option<String> {
-    let row = |candidate: &str, bytes: u64| {
-        let mut rows = results.rows.iter();
-        rows.find(|row| {
-            (row.experiment.as_str(), row.candidate.as_str(), row.bytes)
-                == (SEQUENTIAL, candidate, bytes)
-        })
-    };
-    let mut text = "| hop of".to_owned();
+    let row = |candidate: &str, bytes: u64| find(results, SEQUENTIAL, candidate, bytes, 1);
+    let mut text = format!(
+        "From the payload in the one function's memory to the payload in the other's, both on one host, TCP on loopback (a {} \
+         run on {}; medians):\n\n| hop of",
+        results.scale, results.machine
+    );
     for bytes in SUMMARY_SIZES {
         text += &format!(" | {} MB", bytes / 1_000_000);
     }
@@ -104,8 +107,40 @@ fn summary(results: &Results) -> Option<String> {
             memory as f64 / 1e6
         );
     }
+    let many = |candidate| {
+        Some(time(
+            find(results, FANOUT, candidate, MANY.1, MANY.0)?.p50_ns,
+        ))
+    };
+    let modes = [
+        "user-loaned",
+        "kernel-loaned",
+        "network-loaned",
+        "wasmedge-http-json",
+    ];
+    if let [Some(user), Some(kernel), Some(network), Some(json)] = modes.map(many) {
+        text += &format!(
+            "\n\n{} MB to {} receivers at once take {user} in one process, {kernel} to as many processes, {network} over TCP, \
+             and {json} by HTTP with JSON between functions on WasmEdge, on all cores.",
+            MANY.1 / 1_000_000,
+            MANY.0
+        );
+    }
     let any = results.rows.iter().any(|row| row.experiment == SEQUENTIAL);
     any.then_some(text + "\n")
+}
+
+fn find<'r>(
+    results: &'r Results,
+    experiment: &str,
+    candidate: &str,
+    bytes: u64,
+    fanout: u32,
+) -> Option<&'r Row> {
+    results.rows.iter().find(|row| {
+        (row.experiment.as_str(), row.candidate.as_str()) == (experiment, candidate)
+            && (row.bytes, row.fanout) == (bytes, fanout)
+    })
 }
 
 fn table(results: &Results, experiment: &str, value: Value) -> Option<String> {
