@@ -151,6 +151,12 @@ impl<W: Wire> StreamLink<W> {
         self.incoming.data.is_some() && !self.incoming.lacks || self.wire.holds()
     }
 
+    /// Whether the peer has said that nothing follows, so that [`recv`](Transfer::recv) says so at once.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        self.got_end
+    }
+
     /// What to wait for before what could not be done without waiting is tried again: what the last operation would have
     /// waited for. Nothing if it did what it was to do: there may be more that needs no waiting.
     #[must_use]

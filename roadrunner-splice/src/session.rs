@@ -15,6 +15,7 @@ use roadrunner_core::{
     Deadline, Delivery, HostMemory, Payload, Receipt, Region, Sink, Transfer, TransferError,
 };
 use std::collections::VecDeque;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -144,6 +145,48 @@ impl Session {
     #[must_use]
     pub fn is_connected(&self) -> bool {
         self.link.is_some()
+    }
+
+    /// The connection that there is at the moment, to wait for what comes on it. What ends one makes it readable.
+    #[must_use]
+    pub fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        self.link.as_ref().map(AsFd::as_fd)
+    }
+
+    /// Whether [`recv`](Transfer::recv) has something to do at once: a payload has begun to come, nothing follows, or the
+    /// session is over. Takes up a new connection if there is one, and does not wait: for whoever waits for several
+    /// sessions. An end that has no [`descriptor`](Self::descriptor) is to be asked again after a while.
+    ///
+    /// # Errors
+    /// As [`recv`](Transfer::recv), but never [`Timeout`](TransferError::Timeout).
+    pub fn is_ready(&mut self) -> Result<bool, TransferError> {
+        let now = Deadline::now();
+        loop {
+            if self.broken || self.got_end || self.is_over {
+                return Ok(true);
+            }
+            match self.flush(now) {
+                Err(TransferError::Timeout) => return Ok(false),
+                // It said so in its last answer.
+                Err(_) if self.got_end => return Ok(true),
+                flushed => flushed?,
+            };
+            let link = self.link.as_mut().ok_or(TransferError::Broken)?;
+            if link.has_pending() || link.has_ended() {
+                return Ok(true);
+            }
+            match link.listen(now) {
+                Ok(true) => self.take_note(),
+                Ok(false) => {
+                    let link = self.link.as_ref();
+                    return Ok(link.is_some_and(|link| link.has_pending() || link.has_ended()));
+                }
+                Err(error) => match self.judge(error, now) {
+                    Err(TransferError::Timeout) => return Ok(false),
+                    judged => judged?,
+                },
+            }
+        }
     }
 
     /// Payloads that were sent and that the peer has not acknowledged, as far as this end knows.

@@ -202,6 +202,46 @@ fn what_is_kept_has_a_limit_while_nobody_receives() {
 }
 
 #[test]
+fn whoever_waits_for_several_sessions_hears_when_one_has_something() {
+    let listener = listener(&options());
+    // The first connection is cut in the midst of the second payload.
+    let proxy = Proxy::start(
+        listener.address(),
+        |connection: usize, back: bool, at: usize, bytes: &mut [u8]| match (connection, back) {
+            (0, false) => bytes.len().min(20_000_usize.saturating_sub(at)),
+            _ => bytes.len(),
+        },
+    );
+    let (mut a, mut b) = through(&proxy, &listener, &options());
+    let becomes_ready = |b: &mut Session| {
+        let late = soon();
+        while !b.is_ready().expect("no error") {
+            assert!(!late.has_passed(), "nothing comes");
+            thread::sleep(Duration::from_millis(1));
+        }
+    };
+    assert!(!b.is_ready().expect("nothing is wrong"));
+    let payloads = [pattern(1000, 1), pattern(100_000, 2)];
+    thread::scope(|scope| {
+        let sender = scope.spawn(|| {
+            for bytes in &payloads {
+                send(&mut a, bytes, soon()).expect("sent");
+            }
+            a.close(soon()).expect("closed");
+        });
+        for bytes in &payloads {
+            becomes_ready(&mut b);
+            assert!(receive(&mut b).expect("received").0 == *bytes);
+        }
+        becomes_ready(&mut b);
+        assert!(matches!(receive(&mut b), Err(TransferError::Closed)));
+        assert!(b.is_ready().expect("it has ended"));
+        sender.join().expect("no panic");
+    });
+    drop((a, b));
+}
+
+#[test]
 fn a_session_that_is_gone_at_one_end_is_refused_at_the_other() {
     let listener = listener(&options());
     let proxy = Proxy::start(listener.address(), all);

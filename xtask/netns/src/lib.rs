@@ -157,6 +157,27 @@ impl Host {
         ip(&["-n", &self.name, "link", "set", &self.device, "down"])
     }
 
+    /// Cuts TCP connections of this host, as a firewall or a card does that forgets them (ss(8), `--kill`), and tells how
+    /// many: those that all of this is true of, for example `["dport", "!=", ":7000"]`.
+    ///
+    /// # Errors
+    /// What `ss` said.
+    pub fn cut_connections(&self, which: &[&str]) -> Result<usize, String> {
+        let output = self
+            .command("ss")
+            .args(["--tcp", "--no-header", "--numeric", "--kill"])
+            .args(["state", "established"])
+            .args(which)
+            .stdin(Stdio::null())
+            .output()
+            .map_err(|error| format!("ss of iproute2 cannot be started: {error}"))?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        if !output.status.success() || !said.is_empty() {
+            return Err(format!("ss --kill: {}", said.trim()));
+        }
+        Ok(String::from_utf8_lossy(&output.stdout).lines().count())
+    }
+
     /// Puts the cable back.
     ///
     /// # Errors
@@ -220,6 +241,12 @@ mod tests {
         pair.left.unplug().expect("ip");
         assert!(pair.left.within(connect).expect("entered").is_err());
         pair.left.plug().expect("ip");
+        let port = format!(":{}", address.1);
+        match pair.left.cut_connections(&["dport", "=", &port]) {
+            // The one above is closed at this end.
+            Ok(cut) => assert_eq!(cut, 0),
+            Err(reason) => eprintln!("skipped: cutting connections: {reason}"),
+        }
         drop(pair);
         for name in names {
             assert!(!PathBuf::from("/run/netns").join(name).exists());
