@@ -211,6 +211,69 @@ fn a_cable_that_is_pulled_in_mid_payload_and_put_back_costs_time_only() {
 }
 
 #[test]
+fn a_run_goes_on_over_new_connections_when_those_in_mid_payload_are_cut() {
+    let test = "a_run_goes_on_over_new_connections_when_those_in_mid_payload_are_cut";
+    for reconnects in [true, false] {
+        let Some((left, right, pair)) = hosts(test) else {
+            return;
+        };
+        let input: Vec<u8> = (0..25_000_000_u32).map(|at| (at / 5) as u8 ^ 3).collect();
+        pair.shape("100mbit").expect("tc shapes it");
+        let bench = there_and_back(&right, [module(SAYS), echo(), echo()]);
+        bench.write("input", &input);
+        let json = bench.path("report.json");
+        let mut arguments = vec!["--json", json.to_str().expect("text")];
+        arguments.extend((!reconnects).then_some("--no-reconnect"));
+        let mut child = run_on(&pair.left, &bench, "network", &arguments)
+            .stderr(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("it starts");
+        let mut talk = std::io::BufReader::new(child.stderr.take().expect("piped"));
+        let mut line = String::new();
+        std::io::BufRead::read_line(&mut talk, &mut line).expect("readable");
+        assert!(line.contains("a: handling"), "{line}");
+        std::thread::sleep(Duration::from_millis(500));
+        pair.right.unplug().expect("ip pulls it");
+        // All but the one that the two hosts talk over: of what the functions send nobody knows any more.
+        let (_, port) = right.address.rsplit_once(':').expect("an address");
+        match pair
+            .left
+            .cut_connections(&["dport", "!=", &format!(":{port}")])
+        {
+            Ok(cut) => assert_eq!(cut, 2, "a to b, b to c"),
+            Err(reason) => {
+                child.kill().expect("alive");
+                child.wait().expect("dead");
+                return skipped(test, &reason);
+            }
+        }
+        std::thread::sleep(Duration::from_secs(2));
+        pair.right.plug().expect("ip puts it back");
+        let mut stderr = Vec::new();
+        std::io::Read::read_to_end(&mut talk, &mut stderr).expect("readable");
+        let mut output = child.wait_with_output().expect("it ends");
+        output.stderr = stderr;
+        if reconnects {
+            let talk = String::from_utf8_lossy(&output.stderr);
+            assert!(output.status.success(), "{talk}");
+            assert!(std::fs::read(bench.path("out/c")).expect("an output") == input);
+            let report = std::fs::read_to_string(&json).expect("written");
+            let report: serde_json::Value = serde_json::from_str(&report).expect("JSON");
+            let hops = report["hops"].as_array().expect("hops");
+            assert_eq!(hops.len(), 2, "each payload once: {hops:?}");
+        } else {
+            std::fs::remove_file(&json).expect("written");
+            bench.failed("network", &output, &["function `"]);
+        }
+        left.is_clean();
+        right.is_clean();
+        assert_eq!(right.stop(), Some(0));
+        assert_eq!(left.stop(), Some(0));
+    }
+}
+
+#[test]
 fn a_cable_that_stays_out_ends_the_run_on_both_hosts() {
     let test = "a_cable_that_stays_out_ends_the_run_on_both_hosts";
     let Some((left, right, pair)) = hosts(test) else {

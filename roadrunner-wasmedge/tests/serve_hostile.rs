@@ -34,14 +34,14 @@ fn hear(link: &mut Link) -> Option<String> {
     Some(String::from_utf8_lossy(memory.as_slice()).into_owned())
 }
 
-const NAME: &str = "roadrunner-run-1";
+const NAME: &str = "roadrunner-run-2";
 
 /// A good order to run one function, with some of its text replaced.
 fn order(replace: &str, by: &str) -> Vec<u8> {
     let text = format!(
         r#"J{{"order":"run","run":"{}","secret":null,"functions":[{{"name":"a","module":0,"env":[],"max_pages":null,
         "predecessors":[],"successors":[],"output":"a"}}],"modules":[{{"name":"a.wat","text":true,"bytes":8,
-        "sha256":"{}"}}],"input":4,"network_method":"auto","milliseconds_left":9000}}"#,
+        "sha256":"{}"}}],"input":4,"network_method":"auto","sessions":true,"milliseconds_left":9000}}"#,
         "0".repeat(64),
         "1".repeat(64),
     );
@@ -132,7 +132,7 @@ fn an_insider_who_lies_is_refused_and_leaves_nothing() {
         "{line:?}"
     );
     // Another version, and one that has nothing to say.
-    let mut link = insider(&server, "roadrunner-run-2");
+    let mut link = insider(&server, "roadrunner-run-3");
     assert_eq!(hear(&mut link), None);
     server.hears("same version");
     drop(insider(&server, NAME));

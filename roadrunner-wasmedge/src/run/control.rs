@@ -19,7 +19,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// What the link is called; the number changes when what is said over it does.
-pub(crate) const NAME: &str = "roadrunner-run-1";
+pub(crate) const NAME: &str = "roadrunner-run-2";
 /// Bytes of a message at most.
 pub(crate) const LIMIT: u64 = 4 << 20;
 /// Bytes of a stream that go in one message.
@@ -63,6 +63,8 @@ pub(crate) struct RunOrder {
     /// Bytes of the input, if one of the functions takes it.
     pub(crate) input: Option<u64>,
     pub(crate) network_method: NetworkMethod,
+    /// Whether links between functions outlive their connections.
+    pub(crate) sessions: bool,
     pub(crate) milliseconds_left: u64,
 }
 

@@ -29,6 +29,7 @@ pub struct Options {
     output: PathBuf,
     mode: Mode,
     network_method: NetworkMethod,
+    reconnect: bool,
     policy: Policy,
     cache: Option<PathBuf>,
     deadline: Option<Duration>,
@@ -56,6 +57,7 @@ impl Options {
             output: output.to_owned(),
             mode,
             network_method: NetworkMethod::Auto,
+            reconnect: true,
             policy: Policy::default(),
             cache: None,
             deadline: None,
@@ -69,6 +71,15 @@ impl Options {
     #[must_use]
     pub fn network_method(mut self, method: NetworkMethod) -> Self {
         self.network_method = method;
+        self
+    }
+
+    /// Whether links between hosts go on over a new connection when theirs is cut, and send again what the other end has
+    /// not received, which gets each payload once. They do, unless payloads are to be spliced: pages that are given away
+    /// cannot be sent again. A payload is sent from its place then, and its sender waits until it has been received.
+    #[must_use]
+    pub fn reconnect(mut self, wanted: bool) -> Self {
+        self.reconnect = wanted;
         self
     }
 
@@ -250,6 +261,8 @@ pub(crate) struct Plan<'a> {
     pub(crate) modules: HashMap<&'a Path, Module>,
     pub(crate) mode: Mode,
     pub(crate) network_method: NetworkMethod,
+    /// Whether links between hosts outlive their connections.
+    pub(crate) sessions: bool,
     pub(crate) policy: Policy,
     pub(crate) input: PathBuf,
     pub(crate) staging: PathBuf,
@@ -323,6 +336,9 @@ pub fn run(workflow: &Workflow, options: &Options) -> Result<Outcome, RunError> 
         modules,
         mode: options.mode,
         network_method: options.network_method,
+        sessions: hosted.is_some()
+            && options.reconnect
+            && options.network_method != NetworkMethod::Splice,
         policy: options.policy.clone(),
         input: options.input.clone(),
         staging: staging.path().to_owned(),

@@ -32,6 +32,8 @@ pub(crate) struct Far {
     /// Where to listen.
     pub(crate) address: String,
     pub(crate) method: NetworkMethod,
+    /// Whether links go on over another connection when one is cut.
+    pub(crate) sessions: bool,
     /// What both ends of a link must know.
     pub(crate) secret: String,
     pub(crate) allowed: Allowed,
@@ -56,6 +58,7 @@ pub(crate) fn socket_of(tag: &str, function: &str) -> String {
 pub(crate) struct Gate {
     unix: unix::Options,
     tcp: Option<tcp::Options>,
+    sessions: bool,
     near: HashMap<String, String>,
     /// Neighbours at trusted edges.
     trusted: Vec<String>,
@@ -66,6 +69,7 @@ pub(crate) struct Gate {
 enum Listener {
     Unix(unix::Listener),
     Tcp(tcp::Listener),
+    Sessions(tcp::SessionListener),
 }
 
 impl Gate {
@@ -98,13 +102,19 @@ impl Gate {
             listeners.push((Listener::Unix(listener), neighbours));
         }
         if let (false, Some(far), Some(options)) = (strangers.is_empty(), &far, &tcp) {
-            let listener = tcp::Listener::bind(&far.address, options.clone())
-                .map_err(|error| failed(&far.address, error))?;
-            listeners.push((Listener::Tcp(listener), strangers));
+            let (address, options) = (&far.address, options.clone());
+            let listener = if far.sessions {
+                tcp::SessionListener::bind(address, options).map(Listener::Sessions)
+            } else {
+                tcp::Listener::bind(address, options).map(Listener::Tcp)
+            };
+            let listener = listener.map_err(|error| failed(address, error))?;
+            listeners.push((listener, strangers));
         }
         Ok(Self {
             unix,
             tcp,
+            sessions: far.is_some_and(|far| far.sessions),
             near,
             trusted: task.trusted.clone(),
             listeners,
@@ -118,6 +128,7 @@ impl Gate {
             .find_map(|(listener, _)| match listener {
                 Listener::Unix(_) => None,
                 Listener::Tcp(listener) => Some(listener.address().to_string()),
+                Listener::Sessions(listener) => Some(listener.address().to_string()),
             })
     }
 
@@ -135,6 +146,9 @@ impl Gate {
                 let options = self.unix.clone().trusted(trusted);
                 unix::connect(&unix_address(address)?, from, &options, deadline).map(unix_link)
             }
+            (None, Some(address), Some(options)) if self.sessions => {
+                tcp::Session::connect(address, from, options, deadline).map(session)
+            }
             (None, Some(address), Some(options)) => {
                 tcp::connect(address, from, options, deadline).map(tcp_link)
             }
@@ -143,7 +157,7 @@ impl Gate {
         linked.map_err(|error| Failure::transfer(&format!("connecting to `{to}`"), &error))
     }
 
-    /// A link from each of the predecessors. Then nobody listens here any more.
+    /// A link from each of the predecessors. Then nobody listens here any more, but for sessions that are cut.
     pub(crate) fn accept(self, deadline: Deadline) -> Result<Vec<(String, Link)>, Failure> {
         let mut listeners = self.listeners;
         if listeners.len() < 2 {
@@ -175,6 +189,7 @@ impl Listener {
         match self {
             Self::Unix(listener) => listener.accept(deadline).map(unix_link),
             Self::Tcp(listener) => listener.accept(deadline).map(tcp_link),
+            Self::Sessions(listener) => listener.accept(deadline).map(session),
         }
     }
 
@@ -221,7 +236,9 @@ fn tcp_options(far: &Far) -> Result<tcp::Options, Failure> {
         tcp::Secret::from_bytes(&far.secret).map_err(|error| Failure::new(error.to_string()))?;
     let mut options = tcp::Options::default()
         .secret(secret)
-        .prefer(far.method.into());
+        .prefer(far.method.into())
+        // Nothing is left for later: whoever has sent is not there to send it again, but waits for its predecessors.
+        .keep(0);
     if let Some(ports) = &far.allowed.ports {
         options = options.ports(ports.clone());
     }
@@ -250,6 +267,10 @@ fn unix_link(link: unix::Link) -> Link {
 
 fn tcp_link(link: tcp::Link) -> Link {
     Link::Tcp(Box::new(link))
+}
+
+fn session(session: tcp::Session) -> Link {
+    Link::Session(Box::new(session))
 }
 
 fn unix_address(address: &str) -> Result<unix::Address, Failure> {

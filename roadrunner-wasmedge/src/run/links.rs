@@ -6,12 +6,18 @@ use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
 use roadrunner_core::{Deadline, Delivery, Transfer, TransferError};
 use roadrunner_mem::{Doorbell, Policy, SlotTransfer};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::time::Duration;
+
+/// How often a link that is cut is looked at by whoever waits for others as well.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 /// One end of an edge.
 pub(crate) enum Link {
     Memory(roadrunner_mem::Link),
     Unix(Box<roadrunner_uds::Link>),
     Tcp(Box<roadrunner_splice::Link>),
+    /// Over TCP, and over another connection when one is cut.
+    Session(Box<roadrunner_splice::Session>),
 }
 
 impl Link {
@@ -28,6 +34,7 @@ impl Link {
             Self::Memory(link) => link,
             Self::Unix(link) => link.as_mut(),
             Self::Tcp(link) => link.as_mut(),
+            Self::Session(session) => session.as_mut(),
         }
     }
 
@@ -36,7 +43,7 @@ impl Link {
         match self {
             Self::Memory(link) => Some(link),
             Self::Unix(link) => Some(link.as_mut()),
-            Self::Tcp(_) => None,
+            Self::Tcp(_) | Self::Session(_) => None,
         }
     }
 
@@ -58,24 +65,34 @@ impl Link {
             Self::Memory(_) => "",
             Self::Unix(link) => link.name(),
             Self::Tcp(link) => link.name(),
+            Self::Session(session) => session.name(),
         }
     }
 
-    /// What to wait for; `None` if there is something to receive already, or if a doorbell tells.
+    /// What to wait for; `None` if a doorbell tells, or if there is no connection.
     fn descriptor(&self) -> Option<BorrowedFd<'_>> {
         match self {
             Self::Memory(_) => None,
             Self::Unix(link) => Some(link.as_fd()),
             Self::Tcp(link) => Some(link.as_fd()),
+            Self::Session(session) => session.descriptor(),
         }
     }
 
-    fn is_ready(&self) -> bool {
-        match self {
+    /// Whether there is something to receive; that its descriptor is readable, if it is.
+    fn is_ready(&mut self, readable: bool) -> Result<bool, TransferError> {
+        Ok(match self {
             Self::Memory(link) => link.is_ready(),
-            Self::Unix(link) => link.has_pending(),
-            Self::Tcp(link) => link.has_pending(),
-        }
+            Self::Unix(link) => readable || link.has_pending(),
+            Self::Tcp(link) => readable || link.has_pending(),
+            // It may be readable for a connection that has ended.
+            Self::Session(session) => session.is_ready()?,
+        })
+    }
+
+    /// Whether it waits for a new connection, which no descriptor tells of.
+    fn is_cut(&self) -> bool {
+        matches!(self, Self::Session(session) if !session.is_connected())
     }
 }
 
@@ -130,7 +147,7 @@ impl Inlets {
     }
 
     /// Waits until a link has something to say, and tells its place.
-    fn wait(&self, deadline: Deadline) -> Result<usize, Failure> {
+    fn wait(&mut self, deadline: Deadline) -> Result<usize, Failure> {
         let count = self.open.len();
         if count == 1 {
             // Its own receive waits.
@@ -141,11 +158,11 @@ impl Inlets {
         let failed = |error| Failure::transfer(&doing, &error);
         loop {
             let readable = self.readable(Deadline::now()).map_err(failed)?;
-            let ready = (0..count)
-                .map(|step| (self.turn + step) % count)
-                .find(|at| self.open[*at].1.is_ready() || readable.contains(at));
-            if let Some(at) = ready {
-                return Ok(at);
+            for at in (0..count).map(|step| (self.turn + step) % count) {
+                let link = &mut self.open[at].1;
+                if link.is_ready(readable.contains(&at)).map_err(failed)? {
+                    return Ok(at);
+                }
             }
             if deadline.has_passed() {
                 return Err(failed(TransferError::Timeout));
@@ -154,7 +171,10 @@ impl Inlets {
                 // Whether it rang or the time is over, the loop finds out.
                 let _ = self.bell.wait(deadline);
             } else {
-                self.readable(deadline).map_err(failed)?;
+                let soon = Deadline::after(LOOK_AGAIN);
+                let is_cut = self.open.iter().any(|(_, link)| link.is_cut());
+                let until = if is_cut { deadline.min(soon) } else { deadline };
+                self.readable(until).map_err(failed)?;
             }
         }
     }
@@ -170,7 +190,7 @@ impl Inlets {
                 Some((at, PollFd::new(descriptor, PollFlags::POLLIN)))
             })
             .unzip();
-        if descriptors.is_empty() {
+        if descriptors.is_empty() && matches!(self.open[0].1, Link::Memory(_)) {
             return Ok(Vec::new());
         }
         // Rounded up, as a poll that ends early would be a busy loop in the last millisecond.

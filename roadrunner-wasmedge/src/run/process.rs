@@ -173,6 +173,7 @@ impl Processes {
                     |address| address.to_string(),
                 ),
                 method: plan.network_method,
+                sessions: plan.sessions,
                 secret: secret.to_owned(),
                 // What a workflow lets listen here it says itself.
                 allowed: Allowed::default(),

@@ -664,6 +664,7 @@ fn order(
         modules,
         input,
         network_method: plan.network_method,
+        sessions: plan.sessions,
         milliseconds_left: u64::try_from(left.as_millis()).unwrap_or(u64::MAX),
     };
     Ok((order, files))

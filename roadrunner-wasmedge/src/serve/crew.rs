@@ -26,6 +26,7 @@ pub(super) struct Plan {
     /// What the UNIX sockets of the run are named after: nobody else can know it before they are there.
     pub(super) tag: String,
     pub(super) network_method: NetworkMethod,
+    pub(super) sessions: bool,
     pub(super) deadline: Deadline,
     /// The address of this host that the run reached it at.
     pub(super) ip: IpAddr,
@@ -226,6 +227,7 @@ impl Crew {
                     far: Some(Far {
                         address: SocketAddr::new(plan.ip, 0).to_string(),
                         method: plan.network_method,
+                        sessions: plan.sessions,
                         secret: plan.secret.clone(),
                         allowed: Allowed {
                             ports: shared.options.ports.clone(),

@@ -37,6 +37,7 @@ pub(super) fn begin(link: Link, shared: &Arc<Shared>) {
         Ok(control) => Arc::new(control),
         Err(error) => return shared.log(&format!("a connection failed at once: {error}")),
     };
+    let peer = control.peer();
     let number = {
         let mut desk = shared.desk();
         if desk.connections.len() >= desk.running.len() + super::IDLE {
@@ -53,10 +54,15 @@ pub(super) fn begin(link: Link, shared: &Arc<Shared>) {
         shared: shared.clone(),
         control,
     };
-    // Without a thread the visit ends here.
-    let _ = std::thread::Builder::new()
+    let started = std::thread::Builder::new()
         .name(format!("run {number}"))
         .spawn(move || visit.serve());
+    if let Err(error) = started {
+        // The visit has ended with what should have served it.
+        shared.log(&format!(
+            "turned away: {peer}: there is no thread for it: {error}"
+        ));
+    }
 }
 
 /// A connection that is at the desk; dropped, it is not any more.
@@ -231,6 +237,7 @@ impl Visit {
             secret,
             tag: hexadecimal(&tag),
             network_method: order.network_method,
+            sessions: order.sessions,
             deadline,
             ip: self
                 .control

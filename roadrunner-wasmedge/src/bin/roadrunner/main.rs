@@ -70,6 +70,9 @@ struct RunArguments {
     /// How large payloads cross TCP in network mode
     #[arg(long, value_enum, value_name = "METHOD", default_value = "auto")]
     network_method: MethodArgument,
+    /// Fail when a connection between two hosts is cut, rather than go on over a new one. Payloads may be spliced then
+    #[arg(long)]
+    no_reconnect: bool,
     #[arg(long, value_name = "NAME=VALUE", value_parser = policy::Setting::parse, help = policy::HELP)]
     policy: Vec<policy::Setting>,
     /// Write what the table says, as JSON
@@ -286,6 +289,7 @@ fn options(
     let progress = progress.clone();
     Options::new(&arguments.input, output, mode)
         .network_method(arguments.network_method.into())
+        .reconnect(!arguments.no_reconnect)
         .policy(policy::with(&arguments.policy))
         .cache(arguments.cache.clone())
         .deadline(
