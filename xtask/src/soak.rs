@@ -14,13 +14,15 @@ use crate::setup;
 /// In each round of `uds` and `net` one process sends payloads to another, and one of the two is killed (SIGKILL): at one
 /// of its system calls, after a byte that crossed its socket, or some time after the link was opened. The other must have
 /// got whole payloads and no wrong byte, and have as many descriptors, mappings, children and files as before. `mem` hands
-/// payloads over in one process, which must take at the end what it took at the beginning. In each round of `wasmedge` one
+/// payloads over in one process, which must take at the end what it took at the beginning. In each round of `session` the
+/// connections of a session are cut, behind some byte, once after the other, and each payload must come once, both ways. In
+/// each round of `wasmedge` one
 /// process of a workflow is killed, after which no process, socket or output may be left. In each round of `hosts` the same is
 /// done to a run between two network namespaces, or its cable is pulled and put back, which must cost it time only. What a round does is drawn from
 /// its seed; a round that fails says how to play it again.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// Rounds of each part; if it is not given 600 for `uds` and `net`, a million handovers for `mem`, 60 for `wasmedge`
+    /// Rounds of each part; if it is not given 600 for `uds`, `net` and `session`, a million handovers for `mem`, 60 for `wasmedge`
     /// and `hosts`
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     rounds: Option<u64>,
@@ -38,6 +40,7 @@ enum Part {
     Uds,
     Net,
     Mem,
+    Session,
     Wasmedge,
     Hosts,
 }
@@ -48,6 +51,7 @@ impl Part {
             Self::Uds => "uds",
             Self::Net => "net",
             Self::Mem => "mem",
+            Self::Session => "session",
             Self::Wasmedge => "wasmedge",
             Self::Hosts => "hosts",
         }
@@ -55,7 +59,7 @@ impl Part {
 
     fn usual_rounds(self) -> u64 {
         match self {
-            Self::Uds | Self::Net => 600,
+            Self::Uds | Self::Net | Self::Session => 600,
             Self::Mem => 1_000_000,
             Self::Wasmedge | Self::Hosts => 60,
         }
@@ -63,7 +67,14 @@ impl Part {
 }
 
 pub(crate) fn run(context: &Context, arguments: &Arguments) -> Result<()> {
-    let all = [Part::Uds, Part::Net, Part::Mem, Part::Wasmedge, Part::Hosts];
+    let all = [
+        Part::Uds,
+        Part::Net,
+        Part::Mem,
+        Part::Session,
+        Part::Wasmedge,
+        Part::Hosts,
+    ];
     let seed = arguments.seed.unwrap_or_else(any_seed);
     println!("seed {seed}");
     let mut failed = Vec::new();

@@ -6,6 +6,7 @@ mod mem;
 mod moment;
 mod progress;
 mod round;
+mod session;
 mod survivor;
 mod victim;
 mod ways;
@@ -23,7 +24,7 @@ struct Arguments {
     /// What is tried
     #[arg(long, value_enum)]
     only: Part,
-    /// Kills, or handovers
+    /// Kills, handovers, or sessions
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     rounds: u64,
     /// What the first round is drawn from; the next ones from the numbers after it
@@ -43,6 +44,8 @@ pub(crate) enum Part {
     Net,
     /// Links within a process, a great many times
     Mem,
+    /// Sessions over TCP, whose connections are cut
+    Session,
 }
 
 impl Part {
@@ -51,6 +54,7 @@ impl Part {
             Self::Uds => "uds",
             Self::Net => "net",
             Self::Mem => "mem",
+            Self::Session => "session",
         }
     }
 }
@@ -75,6 +79,7 @@ fn run(arguments: &Arguments) -> Result<()> {
     } = arguments;
     match (only, victim) {
         (Part::Mem, _) => mem::soak(*rounds, *seed),
+        (Part::Session, _) => session::soak(*rounds, *seed),
         (part, Some(address)) => victim::live(*part, *seed, address),
         (part, None) => survivor::soak(*part, *rounds, *seed),
     }

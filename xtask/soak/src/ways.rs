@@ -51,7 +51,7 @@ impl Carriage {
         match part {
             Part::Uds => UDS,
             Part::Net => NET,
-            Part::Mem => &[],
+            Part::Mem | Part::Session => &[],
         }
     }
 
