@@ -9,6 +9,7 @@ use roadrunner_core::{Deadline, Span};
 use std::io;
 use std::net::TcpStream;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::time::Duration;
 
 /// A connection, encrypted or not.
 #[derive(Debug)]
@@ -16,14 +17,29 @@ pub(crate) struct Socket {
     stream: TcpStream,
     /// What everything goes through, if it is encrypted.
     tunnel: Option<Box<Tunnel>>,
+    /// Reads may wait in `recv(2)`.
+    waits: bool,
 }
+
+/// How long a read waits in `recv(2)` before it looks at the clock.
+const NAP: Duration = Duration::from_millis(100);
 
 impl Socket {
     pub(crate) fn new(stream: TcpStream, tunnel: Option<Tunnel>) -> Self {
         Self {
             stream,
             tunnel: tunnel.map(Box::new),
+            waits: false,
         }
+    }
+
+    /// Lets reads wait in `recv(2)`, where the wait for something to come costs less than in `poll(2)`: of a round trip
+    /// of 64 bytes that one took a fifth. The connection blocks from now on, unless a call says that it is not to wait.
+    pub(crate) fn let_reads_wait(&mut self) -> io::Result<()> {
+        self.stream.set_read_timeout(Some(NAP))?;
+        self.stream.set_nonblocking(false)?;
+        self.waits = true;
+        Ok(())
     }
 
     /// What encrypts, if anything does.
@@ -73,7 +89,8 @@ impl Wire for Socket {
         match &mut self.tunnel {
             Some(tunnel) => tunnel.read(&self.stream, into, deadline),
             None => patiently(&self.stream, PollFlags::POLLIN, deadline, |socket| {
-                sys::recv(socket, into)
+                let waits = self.waits && deadline.remaining().is_some_and(|left| left > NAP);
+                sys::recv(socket, into, waits)
             }),
         }
     }

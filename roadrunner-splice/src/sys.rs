@@ -14,17 +14,11 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 pub(crate) use uring::Ring;
 
-/// `recv(2)` without waiting.
-pub(crate) fn recv(socket: BorrowedFd<'_>, into: Span<'_>) -> io::Result<usize> {
+/// `recv(2)`, which waits at most as long as the socket says (`SO_RCVTIMEO`, socket(7)), or not at all.
+pub(crate) fn recv(socket: BorrowedFd<'_>, into: Span<'_>, waits: bool) -> io::Result<usize> {
+    let flags = if waits { 0 } else { libc::MSG_DONTWAIT };
     // SAFETY: a Span is valid for writes of its length, and the kernel writes no more than that.
-    let count = unsafe {
-        libc::recv(
-            socket.as_raw_fd(),
-            into.as_ptr().cast(),
-            into.len(),
-            libc::MSG_DONTWAIT,
-        )
-    };
+    let count = unsafe { libc::recv(socket.as_raw_fd(), into.as_ptr().cast(), into.len(), flags) };
     usize::try_from(count).map_err(|_| Errno::last().into())
 }
 

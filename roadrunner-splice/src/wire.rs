@@ -53,7 +53,7 @@ pub(crate) const WINDOW: usize = 256;
 const LONGEST_KEEP_ALIVE: u64 = 32_767;
 
 impl TcpWire {
-    /// Takes over a connection. It becomes non-blocking, sends small frames at once (`TCP_NODELAY`), and asks a peer
+    /// Takes over a connection. It becomes non-blocking where anything else than reads may wait, sends small frames at once (`TCP_NODELAY`), and asks a peer
     /// that has long been silent whether it is still there (`SO_KEEPALIVE`).
     pub(crate) fn new(
         socket: TcpStream,
@@ -78,16 +78,21 @@ impl TcpWire {
         }
         let peer = socket.peer_addr()?;
         let is_plain = tunnel.is_none();
-        let socket = Socket::new(socket, tunnel);
+        let mut socket = Socket::new(socket, tunnel);
         let local = is_of_this_host(peer.ip());
         let zero_copy = options.zero_copy(&socket, local).filter(|_| is_plain);
+        let pump = options.pump(local).filter(|_| is_plain);
+        // What splices or sends without a copy waits elsewhere than in the call.
+        if is_plain && pump.is_none() && zero_copy.is_none() {
+            socket.let_reads_wait()?;
+        }
         let wire = Self {
             chooser: options
                 .chooser(local, zero_copy.is_some())
                 .filter(|_| is_plain),
             socket,
             peer,
-            pump: options.pump(local).filter(|_| is_plain),
+            pump,
             local,
             zero_copy,
             // TLS notices every change.
