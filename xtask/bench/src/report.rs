@@ -106,7 +106,10 @@ fn ratios(page: &mut String, results: &Results) -> Result<()> {
             Better::Higher => "≥",
             Better::Lower => "≤",
         };
-        let (class, verdict, reason) = if ratio.met {
+        let goal = ratio.goal.map(|goal| format!("{sign} {goal}"));
+        let (class, verdict, reason) = if goal.is_none() {
+            ("", "", "")
+        } else if ratio.met {
             ("met", "met", "")
         } else {
             let reason = ratio.reason.as_deref().unwrap_or("no reason was measured");
@@ -114,10 +117,10 @@ fn ratios(page: &mut String, results: &Results) -> Result<()> {
         };
         write!(
             page,
-            "<tr><td>{}<td class=n>{}<td class=n>{sign} {}<td class={class}>{verdict}<td>{}</tr>",
+            "<tr><td>{}<td class=n>{}<td class=n>{}<td class=\"{class}\">{verdict}<td>{}</tr>",
             escaped(&ratio.name),
             ratio.value,
-            ratio.goal,
+            goal.unwrap_or_default(),
             escaped(reason),
         )?;
     }

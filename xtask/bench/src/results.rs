@@ -104,7 +104,9 @@ pub(crate) enum Better {
 pub(crate) struct Ratio {
     pub(crate) name: String,
     pub(crate) value: f64,
-    pub(crate) goal: f64,
+    /// None for what is only to be known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) goal: Option<f64>,
     pub(crate) better: Better,
     pub(crate) met: bool,
     /// Why not, as measured.
@@ -115,15 +117,21 @@ pub(crate) struct Ratio {
 impl Ratio {
     /// Should be `goal` or more.
     pub(crate) fn at_least(name: &str, value: f64, goal: f64) -> Self {
-        Self::new(name, value, goal, Better::Higher, value >= goal)
+        Self::new(name, value, Some(goal), Better::Higher, value >= goal)
     }
 
     /// Should be `goal` or less.
     pub(crate) fn at_most(name: &str, value: f64, goal: f64) -> Self {
-        Self::new(name, value, goal, Better::Lower, value <= goal)
+        Self::new(name, value, Some(goal), Better::Lower, value <= goal)
     }
 
-    fn new(name: &str, value: f64, goal: f64, better: Better, met: bool) -> Self {
+    /// Should be low, and nobody has promised how low.
+    #[cfg(any(test, feature = "peers"))]
+    pub(crate) fn to_know(name: &str, value: f64) -> Self {
+        Self::new(name, value, None, Better::Lower, true)
+    }
+
+    fn new(name: &str, value: f64, goal: Option<f64>, better: Better, met: bool) -> Self {
         Self {
             name: name.to_owned(),
             // Four digits are more than a run can repeat.
@@ -281,6 +289,7 @@ impl Results {
                 Better::Lower => "<=",
             };
             let verdict = match (ratio.met, &ratio.reason) {
+                (true, _) if ratio.goal.is_none() => String::new(),
                 (true, _) => "met".to_owned(),
                 (false, None) => "MISSED".to_owned(),
                 (false, Some(reason)) => format!("MISSED: {reason}"),
@@ -288,7 +297,9 @@ impl Results {
             table.add_row([
                 ratio.name.clone(),
                 ratio.value.to_string(),
-                format!("{sign} {}", ratio.goal),
+                ratio
+                    .goal
+                    .map_or_else(String::new, |goal| format!("{sign} {goal}")),
                 verdict,
             ]);
         }
@@ -329,6 +340,8 @@ mod tests {
         let missed = Ratio::at_most("x", 1.234_56, 1.0).because(|| "so".to_owned());
         assert_eq!((missed.value, missed.met), (1.235, false));
         assert_eq!(missed.reason.as_deref(), Some("so"));
+        let known = Ratio::to_know("x", 9.0).because(|| "so".to_owned());
+        assert!(known.met && known.goal.is_none() && known.reason.is_none());
         let met = Ratio::at_most("x", 0.5, 1.0).because(|| "so".to_owned());
         assert_eq!(met.reason, None);
     }

@@ -62,6 +62,7 @@ impl Way {
             way: self.word().to_owned(),
             bytes,
             address: address.to_owned(),
+            identity: None,
         }
     }
 

@@ -113,7 +113,7 @@ impl Door {
         Ok(if task.way.starts_with(TCP) {
             Self::Tcp(TcpListener::bind(&task.address)?)
         } else {
-            let options = ours::options(AUTO)?;
+            let options = ours::options_of(AUTO)?;
             Self::Links(Box::new(Listener::bind(&task.address, options)?))
         })
     }
@@ -189,7 +189,7 @@ pub(super) fn send(control: &mut Control) -> Result<()> {
     if task.way.starts_with(TCP) {
         return send_by_hand(control, &task, count, &mut memory);
     }
-    let options = ours::options(AUTO)?;
+    let options = ours::options_of(AUTO)?;
     let mut links = Vec::new();
     for _ in 0..count {
         links.push(connect(&task.address, "links", &options, deadline())?);

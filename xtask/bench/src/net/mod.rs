@@ -38,6 +38,9 @@ const SPLICE: &str = "net-splice";
 const ZERO_COPY: &str = "net-zerocopy";
 /// What a link does that finds out by itself.
 const MEASURED: &str = "net-measured";
+/// Encrypted.
+#[cfg(feature = "peers")]
+const TLS: &str = "net-tls";
 const HTTP: &str = "http";
 
 pub(crate) fn run(bench: &mut Bench) -> Result<()> {

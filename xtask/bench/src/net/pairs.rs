@@ -1,6 +1,8 @@
 //! Pairs of processes, one pair for each way, as candidates.
 
 use super::part::Task;
+#[cfg(feature = "peers")]
+use super::TLS;
 use crate::measure::{Candidate, Watch};
 use crate::orders::{Order, Report};
 use crate::peer::Peer;
@@ -57,6 +59,7 @@ impl Pair {
             way: way.to_owned(),
             bytes,
             address: format!("{ip}:0"),
+            identity: identity(way, &ip)?,
         };
         let mut receiver = on(stage.hosts.map(|hosts| &hosts.right), stage.receiver)?;
         receiver.control.say(&task)?;
@@ -81,6 +84,21 @@ impl Pair {
         let sent = self.sender.control.hear().context("the sender")?;
         Ok((sent, self.receiver.control.hear().context("the receiver")?))
     }
+}
+
+/// A certificate for the receiver, made for this run, if the way is encrypted.
+#[cfg(feature = "peers")]
+fn identity(way: &str, ip: &str) -> Result<Option<(String, String)>> {
+    if way != TLS {
+        return Ok(None);
+    }
+    let made = rcgen::generate_simple_self_signed([ip.to_owned()])?;
+    Ok(Some((made.cert.pem(), made.signing_key.serialize_pem())))
+}
+
+#[cfg(not(feature = "peers"))]
+fn identity(_way: &str, _ip: &str) -> Result<Option<(String, String)>> {
+    Ok(None)
 }
 
 /// Payloads of a round: a megabyte at least, so that it takes longer than its start.

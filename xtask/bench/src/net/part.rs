@@ -16,6 +16,9 @@ pub(crate) struct Task {
     pub(crate) bytes: u64,
     /// Where to listen, or where the receiver is.
     pub(crate) address: String,
+    /// What an encrypted way shows, and trusts: a certificate and its key.
+    #[serde(default)]
+    pub(crate) identity: Option<(String, String)>,
 }
 
 /// The peer `net.receiver`.

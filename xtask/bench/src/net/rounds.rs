@@ -1,6 +1,8 @@
 //! One sender, one receiver, on loopback, round by round.
 
 use super::pairs::{candidate, payloads, Pair, What, LOOPBACK};
+#[cfg(feature = "peers")]
+use super::TLS;
 use super::{AUTO, CHECKED, HTTP, LARGE, MEASURED, SPLICE, TCP, ZERO_COPY};
 use crate::bench::{Bench, Experiment};
 use crate::measure::Measured;
@@ -32,6 +34,8 @@ pub(super) fn run(bench: &mut Bench) -> Result<()> {
             ways.extend([SPLICE, ZERO_COPY, MEASURED, CHECKED]);
             if cfg!(feature = "peers") {
                 ways.push(HTTP);
+                #[cfg(feature = "peers")]
+                ways.push(TLS);
             } else {
                 bench.skip("hyper", "this program was built without its feature peers");
             }
@@ -84,10 +88,18 @@ fn large(bench: &mut Bench, measured: &Measured) -> Result<()> {
     );
     if let Ok(ratio) = measured.ratio(HTTP, AUTO) {
         bench.ratio(
-            Ratio::at_least("net.over_http.100MB", ratio, 2.0)
-                .because(|| told(measured, &[AUTO, HTTP])),
+            Ratio::at_least("net.over_http.100MB", ratio, 2.0).because(|| {
+                let by_hand = measured.ratio(HTTP, TCP).unwrap_or(0.0);
+                let told = told(measured, &[AUTO, TCP, HTTP]);
+                format!("send and recv by hand come to {by_hand:.2} here; {told}")
+            }),
         );
     }
+    #[cfg(feature = "peers")]
+    bench.ratio(Ratio::to_know(
+        "net.tls_cost.100MB",
+        measured.ratio(TLS, AUTO)?,
+    ));
     Ok(())
 }
 

@@ -8,14 +8,35 @@ use roadrunner_core::{
     LinearMemory, Payload, Receipt, Region, Sink, Span, Transfer, TransferError,
 };
 use roadrunner_mem::PageBuffer;
+#[cfg(feature = "peers")]
+use roadrunner_splice::Tls;
 use roadrunner_splice::{connect as connect_link, Link, Listener, Options, Preference, Secret};
 
-/// What a way stands for. Without a word about the checksum there is none, as there is none in what it is compared with.
-pub(in crate::net) fn options(way: &str) -> Result<Options> {
+/// What a way stands for, as a task has it.
+pub(in crate::net) fn options(task: &Task) -> Result<Options> {
+    options_of(&task.way).and_then(|options| encrypted(options, task))
+}
+
+#[cfg(feature = "peers")]
+fn encrypted(options: Options, task: &Task) -> Result<Options> {
+    let Some((certificate, key)) = &task.identity else {
+        return Ok(options);
+    };
+    let tls = Tls::new().identity(certificate, key)?.trust(certificate)?;
+    Ok(options.tls(tls))
+}
+
+#[cfg(not(feature = "peers"))]
+fn encrypted(options: Options, _task: &Task) -> Result<Options> {
+    Ok(options)
+}
+
+/// What it stands for, encryption aside. Without a word about the checksum there is none, as there is none in what it is compared with.
+pub(in crate::net) fn options_of(way: &str) -> Result<Options> {
     let secret = Secret::from_bytes(b"as good as any for a benchmark")?;
     let options = Options::default().secret(secret);
     Ok(match way {
-        "net-auto" => options.checksum(false),
+        "net-auto" | "net-tls" => options.checksum(false),
         "net-auto-checked" => options.checksum(true),
         "net-splice" => options.checksum(false).prefer(Preference::Splice),
         "net-zerocopy" => options.checksum(false).prefer(Preference::ZeroCopySend),
@@ -72,7 +93,7 @@ impl End {
 }
 
 fn accepted(task: &Task) -> Result<(String, impl FnOnce() -> Result<End>)> {
-    let mut listener = Listener::bind(&task.address, options(&task.way)?)?;
+    let mut listener = Listener::bind(&task.address, options(task)?)?;
     let bytes = task.bytes;
     Ok((listener.address().to_string(), move || {
         End::new(listener.accept(deadline())?, bytes)
@@ -80,7 +101,7 @@ fn accepted(task: &Task) -> Result<(String, impl FnOnce() -> Result<End>)> {
 }
 
 fn connected(task: &Task) -> Result<End> {
-    let options = options(&task.way)?;
+    let options = options(task)?;
     let link = connect_link(&task.address, "bench", &options, deadline())?;
     End::new(link, task.bytes)
 }
