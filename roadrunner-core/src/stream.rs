@@ -143,6 +143,12 @@ impl<W: Wire> StreamLink<W> {
         &mut self.wire
     }
 
+    /// The stream beneath, without the link.
+    #[must_use]
+    pub fn into_wire(self) -> W {
+        self.wire
+    }
+
     /// Whether the header of a payload has been read already, or what follows from the descriptor
     /// ([`Wire::holds`]), so that [`recv`](Transfer::recv) has something to do although the descriptor may not be
     /// readable. False once it has found that more has to come.

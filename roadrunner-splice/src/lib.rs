@@ -11,6 +11,7 @@ mod places;
 mod secret;
 mod session;
 mod socket;
+mod streams;
 #[allow(unsafe_code)]
 mod sys;
 #[cfg(not(feature = "tls"))]

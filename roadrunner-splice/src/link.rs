@@ -55,10 +55,33 @@ pub fn connect(
         thread::sleep(pause.min(left));
         pause = (pause * 2).min(LONGEST_PAUSE);
     };
+    let mut link = open(socket, address, name, options, deadline, |_| {})?;
+    let (peer, token) = (link.wire().peer(), link.wire().streams.token(true));
+    while link.wire().streams.missing() > 0 {
+        let left = deadline.remaining().unwrap_or_default();
+        let socket = TcpStream::connect_timeout(&peer, left.max(LEAST_ATTEMPT))
+            .map_err(|error| at(address, "connect once more", error))?;
+        let join = |wire: &mut TcpWire| wire.streams.join(token);
+        let other = open(socket, address, &token.name(), options, deadline, join)?;
+        link.wire_mut().streams.add(other.into_wire());
+    }
+    Ok(link)
+}
+
+/// Opens a link over a connection, which `prepare` may change first.
+fn open(
+    socket: TcpStream,
+    address: &str,
+    name: &str,
+    options: &Options,
+    deadline: Deadline,
+    prepare: impl FnOnce(&mut TcpWire),
+) -> Result<Link, TransferError> {
     let tls = options.tls.as_ref();
     let tunnel = tls.map(|tls| tls.connecting(host(address))).transpose()?;
     let wire = TcpWire::new(socket, options, tunnel);
     let mut wire = wire.map_err(|error| at(address, "connect", error))?;
+    prepare(&mut wire);
     wire.secure(deadline)?;
     if let Some(secret) = &options.secret {
         let checked = check_accepting(&mut wire, secret, deadline);

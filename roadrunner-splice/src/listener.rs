@@ -35,6 +35,8 @@ pub struct Listener {
     tls: Option<Acceptor>,
     places: Places,
     lobby: Lobby<Stranger>,
+    /// Links of which some connections have yet to come, the oldest first, and until when they may.
+    incomplete: Vec<(Link, Deadline)>,
 }
 
 /// A peer that has connected, and has yet to prove itself if there is a secret, and to say hello.
@@ -191,6 +193,7 @@ impl Listener {
             tls,
             places: Places::default(),
             lobby,
+            incomplete: Vec::new(),
         })
     }
 
@@ -221,7 +224,11 @@ impl Listener {
                 return Err(TransferError::Timeout);
             }
             let mut events = [PollFd::new(self.as_fd(), PollFlags::POLLIN)];
-            wait(&mut events, deadline)
+            let patience = self
+                .incomplete
+                .first()
+                .map_or(deadline, |(_, until)| *until);
+            wait(&mut events, deadline.min(patience))
                 .map_err(|error| at(&self.address.to_string(), "wait", error))?;
         }
     }
@@ -232,6 +239,41 @@ impl Listener {
     /// # Errors
     /// As [`accept`](Self::accept), and never [`Timeout`](TransferError::Timeout).
     pub fn try_accept(&mut self) -> Result<Option<Link>, TransferError> {
+        // Their peers are told by the end of the connection.
+        self.incomplete.retain(|(_, until)| !until.has_passed());
+        for _ in 0..MOST_WAITING {
+            let Some(link) = self.next()? else {
+                break;
+            };
+            let Some(token) = link.wire().streams.joins() else {
+                if link.wire().streams.missing() == 0 {
+                    return Ok(Some(link));
+                }
+                if self.incomplete.len() >= MOST_WAITING {
+                    self.incomplete.remove(0);
+                }
+                let until = Deadline::after(self.options.handshake);
+                self.incomplete.push((link, until));
+                continue;
+            };
+            let whose = |(link, _): &(Link, Deadline)| link.wire().streams.token(false) == token;
+            let Some(index) = self.incomplete.iter().position(whose) else {
+                let peer = link.wire().peer();
+                return Err(TransferError::Refused(format!(
+                    "the peer {peer} brings one more connection of a link that waits for none"
+                )));
+            };
+            let streams = &mut self.incomplete[index].0.wire_mut().streams;
+            streams.add(link.into_wire());
+            if streams.missing() == 0 {
+                return Ok(Some(self.incomplete.remove(index).0));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The next connection on which hellos have been said.
+    fn next(&mut self) -> Result<Option<Link>, TransferError> {
         let Self {
             socket,
             address,
@@ -239,6 +281,7 @@ impl Listener {
             tls,
             places,
             lobby,
+            ..
         } = self;
         lobby.try_next(|| {
             take_in(socket, options, tls.as_ref(), places).map_err(|error| match error {
@@ -339,7 +382,9 @@ fn take_in(
 impl Accept for Listener {
     type Link = Link;
 
+    /// One connection each: who waits for a link's descriptor would not hear of the others.
     fn try_accept(&mut self) -> Result<Option<Link>, TransferError> {
+        self.options.streams = 1;
         self.try_accept()
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::chooser::Chooser;
 use crate::secret::Secret;
+use crate::streams;
 use crate::tls::Tls;
 use crate::zerocopy::ZeroCopy;
 use roadrunner_core::{Method, DEFAULT_LIMIT};
@@ -59,6 +60,7 @@ pub struct Options {
     pub(crate) connections_each: usize,
     pub(crate) memory_each: Option<u64>,
     pub(crate) keep: u64,
+    pub(crate) streams: u8,
     pub(crate) secret: Option<Secret>,
     pub(crate) tls: Option<Arc<Tls>>,
     preference: Preference,
@@ -85,6 +87,7 @@ impl Default for Options {
             connections_each: 4096,
             memory_each: None,
             keep: 16 << 20,
+            streams: 1,
             secret: None,
             tls: None,
             preference: Preference::Auto,
@@ -180,6 +183,18 @@ impl Options {
     #[must_use]
     pub fn keep(mut self, bytes: u64) -> Self {
         self.keep = bytes;
+        self
+    }
+
+    /// Over how many connections a link sends payloads of 1 MiB and more, 1 to 16, each a part of them, written: for paths so
+    /// long or so lossy that one connection does not fill them. A link has as many as the side that wants fewer;
+    /// [`TcpWire::streams`](crate::TcpWire::streams) says how many. One that dies ends the link at the next such payload.
+    ///
+    /// Each is a connection to the listener, which counts it and asks it for the secret. A link's descriptor tells of the
+    /// first one only, so this is for links that are used by operations that wait; a [`Server`](crate::Server) takes one.
+    #[must_use]
+    pub fn streams(mut self, count: u8) -> Self {
+        self.streams = count.clamp(1, streams::MOST);
         self
     }
 

@@ -5,6 +5,7 @@ use crate::chooser::{Chooser, Clocks};
 use crate::options::Options;
 use crate::places::Place;
 use crate::socket::Socket;
+use crate::streams::Streams;
 use crate::sys;
 use crate::tls::Tunnel;
 use crate::zerocopy::{ZeroCopy, ZeroCopyBy};
@@ -45,6 +46,8 @@ pub struct TcpWire {
     memory_each: Option<u64>,
     /// How many payloads the peer has acknowledged, if it is to acknowledge all.
     acknowledged: Option<u64>,
+    /// The link's other connections, if it has any.
+    pub(crate) streams: Streams,
 }
 
 /// Payloads of a session that may be unacknowledged at a time; what is kept of them has a limit in bytes as well.
@@ -103,6 +106,7 @@ impl TcpWire {
             place: None,
             memory_each: options.memory_each,
             acknowledged: None,
+            streams: Streams::new(options.streams)?,
         };
         wire.choose_congestion(options);
         Ok(wire)
@@ -125,6 +129,17 @@ impl TcpWire {
     #[must_use]
     pub fn chosen(&self) -> Option<Method> {
         self.chooser.as_ref()?.chosen()
+    }
+
+    /// How many connections the link has: see [`Options::streams`](crate::Options::streams).
+    #[must_use]
+    pub fn streams(&self) -> usize {
+        self.streams.count()
+    }
+
+    /// The connection, and the checksums of what goes over it.
+    pub(crate) fn parts(&mut self) -> (&mut Socket, Option<&mut Checksums>) {
+        (&mut self.socket, self.checksums.as_mut())
     }
 
     /// Whether everything goes through TLS.
@@ -216,7 +231,6 @@ impl TcpWire {
             pump,
             zero_copy,
             checksums,
-            acknowledged,
             ..
         } = self;
         let may = |method| way.map_or(true, |way| way == method);
@@ -237,18 +251,24 @@ impl TcpWire {
                 return Ok(carried);
             }
         }
-        let written = Carried::written(start);
-        let carried = Carried {
-            copies: written.copies * socket.copies_out(),
-            acknowledge: acknowledged.is_some(),
-            ..written
-        };
+        let carried = self.written(start);
         let header = start.header(carried);
+        let (socket, checksums) = self.parts();
         match checksums {
             Some(checksums) => checksums.write_frame(socket, &header, payload, sent, deadline)?,
             None => write_all(socket, &header, payload, sent, deadline)?,
         }
         Ok(carried)
+    }
+
+    /// How a payload is carried that is written.
+    fn written(&self, start: Start) -> Carried {
+        let written = Carried::written(start);
+        Carried {
+            copies: written.copies * self.socket.copies_out(),
+            acknowledge: self.acknowledged.is_some(),
+            ..written
+        }
     }
 
     /// Asks the peer to acknowledge all payloads from now on.
@@ -305,6 +325,14 @@ impl Wire for TcpWire {
         sent: &mut u64,
         deadline: Deadline,
     ) -> Result<Carried, TransferError> {
+        if self.streams.divide(start.len()) {
+            let carried = self.written(start);
+            let (header, payload) = (start.header(carried), payload.span()?);
+            let (socket, checksums) = (&mut self.socket, self.checksums.as_mut());
+            self.streams
+                .carry(socket, checksums, &header, payload, sent, deadline)?;
+            return Ok(carried);
+        }
         let measured = self.chooser.as_ref().filter(|_| *sent == 0);
         let way = measured.and_then(|chooser| chooser.next(start.len()));
         let clocks = measured
@@ -319,16 +347,26 @@ impl Wire for TcpWire {
 
     fn bring(
         &mut self,
-        _carried: Carried,
+        carried: Carried,
         sink: &mut dyn Sink,
         region: Region,
         got: &mut u64,
         deadline: Deadline,
     ) -> Result<u8, TransferError> {
         let into = region.span(sink.memory())?;
-        match &mut self.checksums {
-            Some(checksums) => checksums.bring(&mut self.socket, into, got, deadline)?,
-            None => read_all(&mut self.socket, into, HEADER_LEN, got, deadline)?,
+        let divided = self
+            .streams
+            .arriving()
+            .filter(|_| self.streams.divide(region.len()));
+        let (socket, checksums) = (&mut self.socket, self.checksums.as_mut());
+        match (divided, checksums) {
+            (Some(start), checksums) => {
+                let header = start.header(carried);
+                self.streams
+                    .bring(socket, checksums, &header, into, got, deadline)?;
+            }
+            (None, Some(checksums)) => checksums.bring(socket, into, got, deadline)?,
+            (None, None) => read_all(socket, into, HEADER_LEN, got, deadline)?,
         }
         if let Some(place) = &mut self.place {
             place.release();
@@ -349,6 +387,7 @@ impl Wire for TcpWire {
         _sink: &mut dyn Sink,
         _deadline: Deadline,
     ) -> Result<Option<(Region, Method, u8)>, TransferError> {
+        self.streams.expect(start);
         if let (Some(place), Some(most)) = (&mut self.place, self.memory_each) {
             place
                 .hold(start.len(), most)
@@ -366,6 +405,14 @@ impl Wire for TcpWire {
         } else {
             frame::Checksums::Able
         }
+    }
+
+    fn offers(&self) -> u64 {
+        self.streams.offers()
+    }
+
+    fn meet(&mut self, name: &str, offers: u64) -> Result<(), TransferError> {
+        Ok(self.streams.meet(name, offers)?)
     }
 
     fn opened(&mut self, checksums: bool) {

@@ -23,6 +23,8 @@ conformance!(tls, Tcp::within_tls());
 conformance!(tls, skipped: "built without the feature `tls`");
 // Where there is no io_uring this is the same once more; tests/zerocopy.rs says so.
 conformance!(zero_copy_send_by_io_uring, Tcp::by_io_uring());
+// Of three connections, over which go payloads of 1 MiB and more.
+conformance!(streams, Tcp::in_streams());
 
 /// Bytes from which payloads are spliced, or sent without a copy, here.
 const SPLICE_FROM: u64 = 64 << 10;
@@ -33,6 +35,7 @@ struct Tcp {
     method: Method,
     encrypted: bool,
     io_uring: bool,
+    streams: u8,
 }
 
 impl Tcp {
@@ -41,6 +44,14 @@ impl Tcp {
             method,
             encrypted: false,
             io_uring: false,
+            streams: 1,
+        }
+    }
+
+    fn in_streams() -> Self {
+        Self {
+            streams: 3,
+            ..Self::by(Method::Write)
         }
     }
 
@@ -77,6 +88,7 @@ impl Tcp {
             .prefer(preference)
             .splice_from(SPLICE_FROM)
             .io_uring(self.io_uring)
+            .streams(self.streams)
             // Less than the system's own choice, so that a link is soon full.
             .buffer(64 << 10)
     }

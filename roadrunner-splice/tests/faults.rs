@@ -176,6 +176,41 @@ fn calls_fail_at_random_while_sending_without_a_copy() {
     .at_random();
 }
 
+fn in_streams() -> (Link, Link) {
+    both(&Options::default().streams(2))
+}
+
+fn in_streams_checked() -> (Link, Link) {
+    both(&Options::default().streams(2).checksum(true))
+}
+
+/// Over two connections.
+const STREAMS: Hop<'static, Link> = Hop {
+    name: "tcp, two streams",
+    open: &in_streams,
+    len: (1 << 20) + 77,
+    ..WRITE
+};
+
+const STREAMS_CHECKED: Hop<'static, Link> = Hop {
+    name: "tcp, two streams with checksums",
+    open: &in_streams_checked,
+    ..STREAMS
+};
+
+#[test]
+fn calls_fail_at_random_on_one_of_two_streams() {
+    STREAMS.at_random();
+    STREAMS_CHECKED.at_random();
+}
+
+#[test]
+fn one_of_two_streams_dies() {
+    let step = if is_long() { 4_099 } else { 65_537 };
+    STREAMS.deaths(step);
+    STREAMS_CHECKED.deaths(step);
+}
+
 #[test]
 fn every_call_fails_with_checksums() {
     WRITE_CHECKED.sweep();

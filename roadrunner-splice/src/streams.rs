@@ -1,0 +1,364 @@
+//! One link over several connections, for large payloads on paths that one connection does not fill.
+//!
+//! The first connection is the link: its hellos say how many both sides want, and each side's half of a token of 112 random
+//! bits. The side that connected then opens the others, proves itself on each as on the first, and says in their hellos whose
+//! they are: the token is their name. Nothing else goes over them than their parts of payloads of [`STRIPED_FROM`] bytes and
+//! more, each behind the header of the whole and in front of a checksum of its own.
+
+use crate::checksum::Checksums;
+use crate::socket::{wait, Socket};
+use crate::wire::TcpWire;
+use nix::poll::{PollFd, PollFlags};
+use roadrunner_core::frame::{FrameError, HEADER_LEN};
+use roadrunner_core::stream::{read_all, write_all, Start};
+use roadrunner_core::{Deadline, Span, TransferError};
+use std::io;
+use std::os::fd::AsFd;
+
+/// Bytes of the smallest payload that goes over all connections of a link that has several. Both sides have to know it.
+pub(crate) const STRIPED_FROM: u64 = 1 << 20;
+/// The most that a link has.
+pub(crate) const MOST: u8 = 16;
+/// In a hello where the number of connections is otherwise: this connection belongs to a link that there is.
+const JOINS: u8 = u8::MAX;
+
+/// What the two sides of a link know, and no others: the half of the side that connected comes first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Token([u64; 2]);
+
+impl Token {
+    /// As the name of a connection that joins the link.
+    pub(crate) fn name(self) -> String {
+        format!("{:014x}{:014x}", self.0[0], self.0[1])
+    }
+
+    fn parse(name: &str) -> Option<Self> {
+        let (here, there) = name.is_ascii().then(|| name.split_at_checked(14))??;
+        let half = |text: &str| u64::from_str_radix(text, 16).ok();
+        let token = Self([half(here)?, half(there)?]);
+        (token.name() == name).then_some(token)
+    }
+}
+
+/// The connections of a link beside its first one, and how they come to be.
+#[derive(Debug)]
+pub(crate) struct Streams {
+    /// How many this end wants, the first included.
+    wanted: u8,
+    /// This end's half of the token, and the other one's.
+    ours: u64,
+    theirs: u64,
+    /// How many there are to be, once the hellos are said.
+    agreed: Option<u8>,
+    /// The link that this connection belongs to, if it is not the first of one.
+    joins: Option<Token>,
+    others: Vec<Other>,
+    /// Bytes of the first connection's part that are out, of the frame that is being sent, and that are here.
+    sent: u64,
+    got: u64,
+    /// The frame that is being received.
+    arriving: Option<Start>,
+}
+
+/// A connection that is not the first.
+#[derive(Debug)]
+struct Other {
+    wire: TcpWire,
+    /// Bytes of its part that are out.
+    sent: u64,
+    header: [u8; HEADER_LEN],
+    /// Bytes of the header that are here, and of what follows it.
+    got_header: u64,
+    got: u64,
+}
+
+impl Streams {
+    /// For a connection of which nobody knows yet whether it will be the only one.
+    pub(crate) fn new(wanted: u8) -> io::Result<Self> {
+        let mut half = [0; 8];
+        if wanted > 1 {
+            getrandom::fill(&mut half[1..]).map_err(|error| io::Error::other(error.to_string()))?;
+        }
+        Ok(Self {
+            wanted,
+            ours: u64::from_be_bytes(half),
+            theirs: 0,
+            agreed: None,
+            joins: None,
+            others: Vec::new(),
+            sent: 0,
+            got: 0,
+            arriving: None,
+        })
+    }
+
+    /// This connection is to be one of the link that knows this token.
+    pub(crate) fn join(&mut self, token: Token) {
+        self.joins = Some(token);
+    }
+
+    /// Whose connection this is, if it is not the first of a link.
+    pub(crate) fn joins(&self) -> Option<Token> {
+        self.joins
+    }
+
+    /// For the hello.
+    pub(crate) fn offers(&self) -> u64 {
+        if self.joins.is_some() {
+            return u64::from(JOINS);
+        }
+        match self.agreed.unwrap_or(self.wanted) {
+            0..=1 => 0,
+            count => u64::from(count) | self.ours << 8,
+        }
+    }
+
+    /// What the peer's hello says.
+    pub(crate) fn meet(&mut self, name: &str, offers: u64) -> Result<(), FrameError> {
+        // The lowest of eight bytes.
+        let count = offers as u8;
+        if count == JOINS {
+            let token = Token::parse(name).ok_or(FrameError::Unexpected("a token"))?;
+            self.joins = Some(token);
+        } else {
+            self.agreed = Some(count.clamp(1, self.wanted.max(1)));
+            self.theirs = offers >> 8;
+        }
+        Ok(())
+    }
+
+    /// Connections that are to join this one, once the hellos are said.
+    pub(crate) fn missing(&self) -> usize {
+        let agreed = usize::from(self.agreed.unwrap_or(1));
+        (agreed - 1).saturating_sub(self.others.len())
+    }
+
+    /// What they have to know.
+    pub(crate) fn token(&self, connected: bool) -> Token {
+        if connected {
+            Token([self.ours, self.theirs])
+        } else {
+            Token([self.theirs, self.ours])
+        }
+    }
+
+    /// Another connection of the link.
+    pub(crate) fn add(&mut self, wire: TcpWire) {
+        self.others.push(Other {
+            wire,
+            sent: 0,
+            header: [0; HEADER_LEN],
+            got_header: 0,
+            got: 0,
+        });
+    }
+
+    /// How many connections the link has.
+    pub(crate) fn count(&self) -> usize {
+        1 + self.others.len()
+    }
+
+    /// Whether a payload of so many bytes goes over all of them.
+    pub(crate) fn divide(&self, len: u64) -> bool {
+        !self.others.is_empty() && len >= STRIPED_FROM
+    }
+
+    /// The next frame that is received.
+    pub(crate) fn expect(&mut self, start: Start) {
+        self.arriving = Some(start);
+    }
+
+    pub(crate) fn arriving(&self) -> Option<Start> {
+        self.arriving
+    }
+
+    /// Sends a frame, with this header. `socket` and `checksums` are the first connection's.
+    pub(crate) fn carry(
+        &mut self,
+        socket: &mut Socket,
+        mut checksums: Option<&mut Checksums>,
+        header: &[u8; HEADER_LEN],
+        payload: Span<'_>,
+        sent: &mut u64,
+        deadline: Deadline,
+    ) -> Result<(), TransferError> {
+        if *sent == 0 {
+            self.sent = 0;
+            self.others.iter_mut().for_each(|other| other.sent = 0);
+        }
+        let parts = parts(payload, self.count());
+        loop {
+            let mut waiting = Vec::new();
+            let first = write(
+                socket,
+                checksums.as_deref_mut(),
+                header,
+                parts[0],
+                &mut self.sent,
+            );
+            let mut failed = first.map(|done| {
+                if !done {
+                    waiting.push(0);
+                }
+            });
+            for (index, other) in self.others.iter_mut().enumerate() {
+                let (socket, checksums) = other.wire.parts();
+                match write(socket, checksums, header, parts[index + 1], &mut other.sent) {
+                    Ok(true) => {}
+                    Ok(false) => waiting.push(index + 1),
+                    Err(error) => failed = failed.and(Err(error)),
+                }
+            }
+            *sent = self.sent + self.others.iter().map(|other| other.sent).sum::<u64>();
+            failed?;
+            if waiting.is_empty() {
+                return Ok(());
+            }
+            self.wait(socket, &waiting, PollFlags::POLLOUT, deadline)?;
+        }
+    }
+
+    /// Receives a frame whose header has come on the first connection, which `socket` and `checksums` are of.
+    pub(crate) fn bring(
+        &mut self,
+        socket: &mut Socket,
+        mut checksums: Option<&mut Checksums>,
+        header: &[u8; HEADER_LEN],
+        into: Span<'_>,
+        got: &mut u64,
+        deadline: Deadline,
+    ) -> Result<(), TransferError> {
+        if *got == 0 {
+            self.got = 0;
+            for other in &mut self.others {
+                (other.got_header, other.got) = (0, 0);
+            }
+        }
+        let parts = parts(into, self.count());
+        loop {
+            let mut waiting = Vec::new();
+            let first = read(socket, checksums.as_deref_mut(), parts[0], &mut self.got);
+            let mut failed = first.map(|done| {
+                if !done {
+                    waiting.push(0);
+                }
+            });
+            for (index, other) in self.others.iter_mut().enumerate() {
+                match other.read(header, parts[index + 1]) {
+                    Ok(true) => {}
+                    Ok(false) => waiting.push(index + 1),
+                    Err(error) => failed = failed.and(Err(error)),
+                }
+            }
+            let others = self.others.iter();
+            *got = self.got
+                + others
+                    .map(|other| other.got_header + other.got)
+                    .sum::<u64>();
+            failed.map_err(|error| match error {
+                // Whichever connection it was that ended.
+                TransferError::PeerClosed | TransferError::Truncated { .. } => {
+                    TransferError::Truncated {
+                        got: HEADER_LEN as u64 + *got,
+                        expected: (HEADER_LEN * self.count() + into.len()) as u64,
+                    }
+                }
+                other => other,
+            })?;
+            if waiting.is_empty() {
+                return Ok(());
+            }
+            self.wait(socket, &waiting, PollFlags::POLLIN, deadline)?;
+        }
+    }
+
+    /// Waits until one of these connections, 0 being the first, is ready.
+    fn wait(
+        &self,
+        first: &Socket,
+        which: &[usize],
+        events: PollFlags,
+        deadline: Deadline,
+    ) -> Result<(), TransferError> {
+        if deadline.has_passed() {
+            return Err(TransferError::Timeout);
+        }
+        let descriptor = |index: usize| match index.checked_sub(1) {
+            None => first.as_fd(),
+            Some(other) => self.others[other].wire.as_fd(),
+        };
+        let mut polled: Vec<_> = which
+            .iter()
+            .map(|index| PollFd::new(descriptor(*index), events))
+            .collect();
+        wait(&mut polled, deadline)
+            .map_err(|error| TransferError::from_io("wait for the streams of a link", error))
+    }
+}
+
+impl Other {
+    /// Reads the header, which has to be that of the frame, and the part behind it, as far as they are here.
+    fn read(&mut self, header: &[u8; HEADER_LEN], part: Span<'_>) -> Result<bool, TransferError> {
+        let now = Deadline::now();
+        let (socket, checksums) = self.wire.parts();
+        if self.got_header < HEADER_LEN as u64 {
+            let into = Span::from_slice(&mut self.header);
+            if !done(read_all(socket, into, 0, &mut self.got_header, now))? {
+                return Ok(false);
+            }
+        }
+        if self.header != *header {
+            return Err(FrameError::Unexpected("a part of another payload").into());
+        }
+        read(socket, checksums, part, &mut self.got)
+    }
+}
+
+/// One part for each of `count` connections.
+fn parts(payload: Span<'_>, count: usize) -> Vec<Span<'_>> {
+    let each = payload.len().div_ceil(count);
+    let mut rest = payload;
+    let mut next = || {
+        let (part, others) = rest.split_at(each.min(rest.len()));
+        rest = others;
+        part
+    };
+    (0..count).map(|_| next()).collect()
+}
+
+/// Writes what there is room for. Whether that is all.
+fn write(
+    socket: &mut Socket,
+    checksums: Option<&mut Checksums>,
+    header: &[u8; HEADER_LEN],
+    part: Span<'_>,
+    sent: &mut u64,
+) -> Result<bool, TransferError> {
+    let now = Deadline::now();
+    done(match checksums {
+        Some(checksums) => checksums.write_frame(socket, header, part, sent, now),
+        None => write_all(socket, header, part, sent, now),
+    })
+}
+
+/// Reads what is here. Whether that is all.
+fn read(
+    socket: &mut Socket,
+    checksums: Option<&mut Checksums>,
+    part: Span<'_>,
+    got: &mut u64,
+) -> Result<bool, TransferError> {
+    let now = Deadline::now();
+    done(match checksums {
+        Some(checksums) => checksums.bring(socket, part, got, now),
+        None => read_all(socket, part, HEADER_LEN, got, now),
+    })
+}
+
+fn done(result: Result<(), TransferError>) -> Result<bool, TransferError> {
+    match result {
+        Ok(()) => Ok(true),
+        Err(TransferError::Timeout) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
