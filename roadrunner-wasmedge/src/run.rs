@@ -38,7 +38,7 @@ pub enum Mode {
     User,
     /// A process per function, UNIX sockets between them.
     Kernel,
-    /// A process per function, TCP between them.
+    /// A process per function, TCP between them; UNIX sockets where two of a workflow with other hosts are on one of them.
     Network,
 }
 
@@ -65,7 +65,8 @@ impl fmt::Display for Mode {
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum NetworkMethod {
-    /// Written on loopback, spliced elsewhere: what was measured to be faster.
+    /// Written on loopback. Elsewhere what each link measures to be best: of all methods if it does not reconnect, of those
+    /// that leave a payload in its place if it does ([`Options::reconnect`]).
     #[default]
     Auto,
     /// Written.

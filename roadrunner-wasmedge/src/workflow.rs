@@ -31,7 +31,8 @@
 //!
 //! A function with a host runs in a worker of the `roadrunner serve` that listens there, every other one on the host of
 //! `roadrunner run`. Payloads go from function to function, not through the host of the run: an address must mean the
-//! same host wherever it is used. Only the network mode reaches other hosts.
+//! same host wherever it is used. Only the network mode reaches other hosts; two functions on one of them reach each other
+//! over UNIX sockets in it.
 //!
 //! # Trusted edges
 //!
@@ -39,7 +40,7 @@
 //! edge that the file calls trusted two things give way, for the sake of speed: pages may come back to the sender with
 //! bytes of the receiver in them, and a function that writes to a buffer after it was sent may change what the receiver
 //! reads. Call an edge trusted only where both functions are yours. Neither a function nor a command line option can. It makes
-//! a difference between functions of one host, in user and kernel mode; over a network every edge is strict.
+//! a difference between functions of one host, in user and kernel mode; on other hosts and to them every edge is strict.
 
 mod hosts;
 

@@ -99,7 +99,7 @@ enum ModeArgument {
     User,
     /// A process per function, UNIX sockets between them
     Kernel,
-    /// A process per function, TCP between them; functions with a host run there
+    /// A process per function, TCP between them; functions with a host run there, and reach others there over UNIX sockets
     Network,
 }
 
@@ -116,7 +116,7 @@ impl ModeArgument {
 
 #[derive(Clone, Copy, ValueEnum)]
 enum MethodArgument {
-    /// Written on loopback, spliced elsewhere
+    /// Written on loopback; between hosts what each link measures to be best, without splicing unless --no-reconnect is given
     Auto,
     /// Written
     Write,
