@@ -178,6 +178,8 @@ fn who_never_brings_the_others_loses_its_place() {
     let deadline = Deadline::after(2 * patience);
     let nobody = listener.accept(deadline).expect_err("nobody is complete");
     assert!(matches!(nobody, TransferError::Timeout), "{nobody}");
+    let patience = Some(Duration::from_secs(10));
+    stream.set_read_timeout(patience).expect("a time");
     assert_eq!(stream.read(&mut [0]).expect("the end"), 0);
     drop(open(&mut listener, "two", &options));
 }
