@@ -12,6 +12,7 @@ use roadrunner_splice::Link;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
+use std::fmt;
 use std::io::{self, Read};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::os::fd::AsFd;
@@ -52,7 +53,7 @@ pub(crate) enum Order {
 }
 
 /// Functions to run, and what with.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 pub(crate) struct RunOrder {
     /// 32 hexadecimal digits, new for each run.
     pub(crate) run: String,
@@ -68,7 +69,16 @@ pub(crate) struct RunOrder {
     pub(crate) milliseconds_left: u64,
 }
 
-#[derive(Debug, Clone, Serialize, Deserialize)]
+/// Neither the secret nor the variables of the functions, which may be secrets of theirs.
+impl fmt::Debug for RunOrder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RunOrder")
+            .field("run", &self.run)
+            .finish_non_exhaustive()
+    }
+}
+
+#[derive(Clone, Serialize, Deserialize)]
 pub(crate) struct FunctionOrder {
     pub(crate) name: String,
     /// Its place in the list of modules.
@@ -294,7 +304,33 @@ impl Clock {
 
 #[cfg(test)]
 mod tests {
-    use super::Clock;
+    use super::{Clock, FunctionOrder, Order, RunOrder};
+
+    #[test]
+    fn an_order_that_is_printed_tells_no_secret() {
+        let function = FunctionOrder {
+            name: "one".to_owned(),
+            module: 0,
+            env: vec![("TOKEN".to_owned(), "of the function".to_owned())],
+            max_pages: None,
+            predecessors: Vec::new(),
+            successors: Vec::new(),
+            output: None,
+        };
+        let order = Order::Run(Box::new(RunOrder {
+            run: "0123".to_owned(),
+            secret: Some("of the links".to_owned()),
+            functions: vec![function],
+            modules: Vec::new(),
+            input: None,
+            network_method: super::NetworkMethod::Auto,
+            sessions: false,
+            milliseconds_left: 1,
+        }));
+        let printed = format!("{order:?}");
+        assert!(printed.contains("0123"), "{printed}");
+        assert!(!printed.contains("of the"), "{printed}");
+    }
 
     #[test]
     fn the_quickest_answer_sets_the_clock() {
