@@ -238,10 +238,17 @@ pub fn write_frame<W: Wire + ?Sized>(
     Ok(carried)
 }
 
+/// Whether an operation of so many bytes ends at its deadline also if it gets on all the time: a peer that takes or gives a
+/// byte whenever it is asked must not put the deadline off. One that had passed before is for what needs no waiting, and
+/// few bytes do not take long.
+fn ends(bytes: u64, deadline: Deadline) -> bool {
+    bytes > INLINE_LIMIT && !deadline.has_passed()
+}
+
 /// Writes what follows the first `sent` bytes of `head` and `body`, counting in `sent` what the peer may have seen.
 ///
 /// # Errors
-/// As [`Wire::write`].
+/// As [`Wire::write`]; [`Timeout`](TransferError::Timeout) also if the deadline passes while the peer takes more and more.
 pub fn write_all<W: Wire + ?Sized>(
     wire: &mut W,
     head: &[u8],
@@ -250,6 +257,7 @@ pub fn write_all<W: Wire + ?Sized>(
     deadline: Deadline,
 ) -> Result<(), TransferError> {
     let all = (head.len() + body.len()) as u64;
+    let ends = ends(all, deadline);
     while *sent < all {
         // Less than the length of both.
         let done = *sent as usize;
@@ -259,6 +267,9 @@ pub fn write_all<W: Wire + ?Sized>(
             .write(&head[of_head..], body, deadline)
             .map_err(|error| TransferError::from_io("write to the link", error))?;
         *sent += written as u64;
+        if ends && *sent < all && deadline.has_passed() {
+            return Err(TransferError::Timeout);
+        }
     }
     Ok(())
 }
@@ -268,7 +279,8 @@ pub fn write_all<W: Wire + ?Sized>(
 ///
 /// # Errors
 /// At the end of the stream [`PeerClosed`](TransferError::PeerClosed) if nothing of the frame has come, and
-/// [`Truncated`](TransferError::Truncated) if something has; others as [`Wire::read`].
+/// [`Truncated`](TransferError::Truncated) if something has; [`Timeout`](TransferError::Timeout) also if the deadline passes
+/// while more and more comes; others as [`Wire::read`].
 pub fn read_all<W: Wire + ?Sized>(
     wire: &mut W,
     into: Span<'_>,
@@ -277,6 +289,7 @@ pub fn read_all<W: Wire + ?Sized>(
     deadline: Deadline,
 ) -> Result<(), TransferError> {
     let expected = into.len() as u64;
+    let ends = ends(expected, deadline);
     while *got < expected {
         // Less than the length of a span.
         let (_, rest) = into.split_at(*got as usize);
@@ -299,6 +312,9 @@ pub fn read_all<W: Wire + ?Sized>(
             });
         }
         *got += count as u64;
+        if ends && *got < expected && deadline.has_passed() {
+            return Err(TransferError::Timeout);
+        }
     }
     Ok(())
 }

@@ -231,3 +231,39 @@ fn an_end_that_did_what_it_was_to_do_waits_for_nothing() {
     assert!(a.wants().read);
     assert!(a.try_close().expect("open") && a.wants() == none);
 }
+
+/// Gives and takes a byte whenever it is asked, the first when the deadline has passed.
+struct Trickle(u64);
+
+impl Wire for Trickle {
+    fn read(&mut self, into: Span<'_>, deadline: Deadline) -> io::Result<usize> {
+        while !deadline.has_passed() {
+            std::thread::yield_now();
+        }
+        self.0 += 1;
+        Ok(into.copy_from_slice(&[7]))
+    }
+
+    fn write(&mut self, _: &[u8], _: Span<'_>, deadline: Deadline) -> io::Result<usize> {
+        self.read(Span::from_slice(&mut [0]), deadline)
+    }
+}
+
+#[test]
+fn a_peer_that_always_has_a_little_more_does_not_put_a_deadline_off() {
+    let mut bytes = vec![0; 1 << 20];
+    let all = bytes.len() as u64;
+    let body = Span::from_slice(&mut bytes);
+    let briefly = || Deadline::after(Duration::from_millis(1));
+    let (mut read, mut written) = (0, 0);
+    let received = read_all(&mut Trickle(0), body, 0, &mut read, briefly());
+    let sent = write_all(&mut Trickle(0), &[], body, &mut written, briefly());
+    assert!(matches!(received, Err(TransferError::Timeout)), "{read}");
+    assert!(matches!(sent, Err(TransferError::Timeout)), "{written}");
+    assert_eq!((read, written), (1, 1));
+    // What needs no waiting is done however late it is, so that nobody has to be told again that it is there.
+    let mut wire = Trickle(0);
+    read_all(&mut wire, body, 0, &mut read, Deadline::now()).expect("there");
+    write_all(&mut wire, &[], body, &mut written, Deadline::now()).expect("room");
+    assert_eq!(wire.0, 2 * all - 2);
+}
