@@ -4,6 +4,7 @@
 
 mod checksum;
 mod chooser;
+mod incomplete;
 mod link;
 mod listener;
 mod options;

@@ -1,5 +1,6 @@
 //! The side that waits to be connected to.
 
+use crate::incomplete::{Awaited, Incomplete};
 use crate::link::{at, check_invited, resolve, Link};
 use crate::options::Options;
 use crate::places::{origin, Places};
@@ -35,8 +36,8 @@ pub struct Listener {
     tls: Option<Acceptor>,
     places: Places,
     lobby: Lobby<Stranger>,
-    /// Links of which some connections have yet to come, the oldest first, and until when they may.
-    incomplete: Vec<(Link, Deadline)>,
+    /// Links of which some connections have yet to come.
+    incomplete: Incomplete,
 }
 
 /// A peer that has connected, and has yet to prove itself if there is a secret, and to say hello.
@@ -186,6 +187,7 @@ impl Listener {
         };
         let (socket, local) = listen().map_err(|error| at(address, "listen", error))?;
         let lobby = Lobby::new(&socket, MOST_WAITING, options.handshake)?;
+        let incomplete = Incomplete::new(options.handshake);
         Ok(Self {
             socket,
             address: local,
@@ -193,7 +195,7 @@ impl Listener {
             tls,
             places: Places::default(),
             lobby,
-            incomplete: Vec::new(),
+            incomplete,
         })
     }
 
@@ -224,10 +226,7 @@ impl Listener {
                 return Err(TransferError::Timeout);
             }
             let mut events = [PollFd::new(self.as_fd(), PollFlags::POLLIN)];
-            let patience = self
-                .incomplete
-                .first()
-                .map_or(deadline, |(_, until)| *until);
+            let patience = self.incomplete.until().unwrap_or(deadline);
             wait(&mut events, deadline.min(patience))
                 .map_err(|error| at(&self.address.to_string(), "wait", error))?;
         }
@@ -239,34 +238,22 @@ impl Listener {
     /// # Errors
     /// As [`accept`](Self::accept), and never [`Timeout`](TransferError::Timeout).
     pub fn try_accept(&mut self) -> Result<Option<Link>, TransferError> {
-        // Their peers are told by the end of the connection.
-        self.incomplete.retain(|(_, until)| !until.has_passed());
+        self.incomplete.drop_late();
         for _ in 0..MOST_WAITING {
             let Some(link) = self.next()? else {
                 break;
             };
-            let Some(token) = link.wire().streams.joins() else {
-                if link.wire().streams.missing() == 0 {
-                    return Ok(Some(link));
+            let streams = &link.wire().streams;
+            let complete = match streams.joins() {
+                Some(token) => self.incomplete.join(token, link)?,
+                None if streams.missing() == 0 => Some(link),
+                None => {
+                    self.incomplete.add(link);
+                    None
                 }
-                if self.incomplete.len() >= MOST_WAITING {
-                    self.incomplete.remove(0);
-                }
-                let until = Deadline::after(self.options.handshake);
-                self.incomplete.push((link, until));
-                continue;
             };
-            let whose = |(link, _): &(Link, Deadline)| link.wire().streams.token(false) == token;
-            let Some(index) = self.incomplete.iter().position(whose) else {
-                let peer = link.wire().peer();
-                return Err(TransferError::Refused(format!(
-                    "the peer {peer} brings one more connection of a link that waits for none"
-                )));
-            };
-            let streams = &mut self.incomplete[index].0.wire_mut().streams;
-            streams.add(link.into_wire());
-            if streams.missing() == 0 {
-                return Ok(Some(self.incomplete.remove(index).0));
+            if complete.is_some() {
+                return Ok(complete);
             }
         }
         Ok(None)
@@ -281,10 +268,11 @@ impl Listener {
             tls,
             places,
             lobby,
-            ..
+            incomplete,
         } = self;
+        let awaited = incomplete.awaited();
         lobby.try_next(|| {
-            take_in(socket, options, tls.as_ref(), places).map_err(|error| match error {
+            take_in(socket, options, tls.as_ref(), places, awaited).map_err(|error| match error {
                 TransferError::Io { source, .. } => at(&address.to_string(), "accept", source),
                 other => other,
             })
@@ -341,6 +329,7 @@ fn take_in(
     options: &Options,
     tls: Option<&Acceptor>,
     places: &Places,
+    awaited: &Awaited,
 ) -> Result<Option<Stranger>, TransferError> {
     let failed = |source| TransferError::Io {
         doing: "accept",
@@ -371,6 +360,7 @@ fn take_in(
         Err(error) => return Err(failed(error)),
     };
     wire.keep(place);
+    wire.streams.joined_by(awaited.clone());
     Ok(Some(Stranger {
         peer,
         stage: Stage::Connected(wire),

@@ -114,7 +114,8 @@ impl Options {
         self
     }
 
-    /// How long an accepted peer may take to prove itself and say what it wants.
+    /// How long an accepted peer may take to prove itself and say what it wants, on each of its connections if it wants
+    /// several ([`streams`](Self::streams)).
     #[must_use]
     pub fn handshake(mut self, timeout: Duration) -> Self {
         self.handshake = timeout;

@@ -241,7 +241,9 @@ impl Session {
                     None => TransferError::Timeout,
                 },
                 Role::Connected { address, options } => {
-                    let until = deadline.min(Deadline::after(options.handshake));
+                    let connections = u32::from(options.streams.max(1));
+                    let patience = options.handshake.saturating_mul(connections);
+                    let until = deadline.min(Deadline::after(patience));
                     let link = connect(address, &self.name, options, until);
                     match link.and_then(|link| self.greet(link, until)) {
                         Ok(()) => return Ok(()),

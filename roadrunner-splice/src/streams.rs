@@ -6,6 +6,7 @@
 //! more, each behind the header of the whole and in front of a checksum of its own.
 
 use crate::checksum::Checksums;
+use crate::incomplete::{unexpected, Awaited};
 use crate::socket::{wait, Socket};
 use crate::wire::TcpWire;
 use nix::poll::{PollFd, PollFlags};
@@ -13,6 +14,7 @@ use roadrunner_core::frame::{FrameError, HEADER_LEN};
 use roadrunner_core::stream::{read_all, write_all, Start};
 use roadrunner_core::{Deadline, Span, TransferError};
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::AsFd;
 
 /// Bytes of the smallest payload that goes over all connections of a link that has several. Both sides have to know it.
@@ -52,6 +54,8 @@ pub(crate) struct Streams {
     agreed: Option<u8>,
     /// The link that this connection belongs to, if it is not the first of one.
     joins: Option<Token>,
+    /// Which links wait for connections, on the side that accepts, until the hellos are said.
+    awaited: Option<Awaited>,
     others: Vec<Other>,
     /// Bytes of the first connection's part that are out, of the frame that is being sent, and that are here.
     sent: u64,
@@ -85,6 +89,7 @@ impl Streams {
             theirs: 0,
             agreed: None,
             joins: None,
+            awaited: None,
             others: Vec::new(),
             sent: 0,
             got: 0,
@@ -95,6 +100,11 @@ impl Streams {
     /// This connection is to be one of the link that knows this token.
     pub(crate) fn join(&mut self, token: Token) {
         self.joins = Some(token);
+    }
+
+    /// A connection that joins is to join one of these links.
+    pub(crate) fn joined_by(&mut self, awaited: Awaited) {
+        self.awaited = Some(awaited);
     }
 
     /// Whose connection this is, if it is not the first of a link.
@@ -113,18 +123,32 @@ impl Streams {
         }
     }
 
-    /// What the peer's hello says.
-    pub(crate) fn meet(&mut self, name: &str, offers: u64) -> Result<(), FrameError> {
+    /// What the hello of `peer` says. One that wants to join a link that waits for none is refused before it is answered:
+    /// by an answer it would take its link to be complete.
+    pub(crate) fn meet(
+        &mut self,
+        name: &str,
+        offers: u64,
+        peer: SocketAddr,
+    ) -> Result<(), TransferError> {
         // The lowest of eight bytes.
         let count = offers as u8;
         if count == JOINS {
             let token = Token::parse(name).ok_or(FrameError::Unexpected("a token"))?;
+            if self.awaited.as_ref().is_some_and(|all| !all.has(token)) {
+                return Err(unexpected(peer));
+            }
             self.joins = Some(token);
         } else {
             self.agreed = Some(count.clamp(1, self.wanted.max(1)));
             self.theirs = offers >> 8;
         }
         Ok(())
+    }
+
+    /// The hellos are said.
+    pub(crate) fn opened(&mut self) {
+        self.awaited = None;
     }
 
     /// Connections that are to join this one, once the hellos are said.

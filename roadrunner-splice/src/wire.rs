@@ -412,10 +412,11 @@ impl Wire for TcpWire {
     }
 
     fn meet(&mut self, name: &str, offers: u64) -> Result<(), TransferError> {
-        Ok(self.streams.meet(name, offers)?)
+        self.streams.meet(name, offers, self.peer)
     }
 
     fn opened(&mut self, checksums: bool) {
+        self.streams.opened();
         self.checksums = checksums.then(Checksums::default);
     }
 
