@@ -15,8 +15,8 @@ use std::io::ErrorKind;
 use std::ops::RangeInclusive;
 use std::sync::mpsc;
 
-/// What a worker process needs to know to reach its neighbours.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+/// What a worker process needs to know to reach its neighbours. Not to be printed, as there is a secret in it.
+#[derive(Clone, Serialize, Deserialize)]
 pub(crate) struct Ways {
     /// The address of its own UNIX socket.
     pub(crate) socket: String,
@@ -26,8 +26,8 @@ pub(crate) struct Ways {
     pub(crate) far: Option<Far>,
 }
 
-/// The way to functions on other hosts.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+/// The way to functions on other hosts. Not to be printed, either.
+#[derive(Clone, Serialize, Deserialize)]
 pub(crate) struct Far {
     /// Where to listen.
     pub(crate) address: String,

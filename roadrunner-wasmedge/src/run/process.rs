@@ -4,7 +4,7 @@ use super::assignment::{Assignment, Start, Work, WORKER_ARGUMENT};
 use super::coordinator::{Message, Plan, RunError, Workers};
 use super::event::{Event, Failure};
 use super::gate::{socket_of, Allowed, Far, Ways};
-use super::remote::Remotes;
+use super::remote::{random, Remotes};
 use super::worker::Task;
 use super::Mode;
 use crate::workflow::FunctionSpec;
@@ -97,6 +97,9 @@ pub(crate) struct Processes {
     workers: Vec<Option<Running>>,
     remotes: Remotes,
     functions: Vec<(String, Vec<String>)>,
+    /// What the UNIX sockets of the run are named after. Every user of this host can read it where they are listed, so
+    /// that it tells nothing of the links' secret.
+    tag: String,
 }
 
 struct Running {
@@ -107,17 +110,8 @@ struct Running {
 
 impl Processes {
     pub(crate) fn spawn(plan: &Plan<'_>, events: Sender<Message>) -> Result<Self, RunError> {
-        let remotes = Remotes::open(plan, &events)?;
-        let functions = &plan.workflow.functions;
-        let mut processes = Self {
-            workers: Vec::new(),
-            functions: functions
-                .iter()
-                .map(|f| (f.name.clone(), f.successors.clone()))
-                .collect(),
-            remotes,
-        };
-        for (number, spec) in functions.iter().enumerate() {
+        let mut processes = Self::open(plan, &events)?;
+        for (number, spec) in plan.workflow.functions.iter().enumerate() {
             if spec.host.is_some() {
                 processes.workers.push(None);
                 continue;
@@ -148,12 +142,24 @@ impl Processes {
         Ok(processes)
     }
 
+    /// None on this host yet.
+    fn open(plan: &Plan<'_>, events: &Sender<Message>) -> Result<Self, RunError> {
+        let functions = plan.workflow.functions.iter();
+        Ok(Self {
+            workers: Vec::new(),
+            remotes: Remotes::open(plan, events)?,
+            functions: functions
+                .map(|f| (f.name.clone(), f.successors.clone()))
+                .collect(),
+            tag: random()?[..16].to_owned(),
+        })
+    }
+
     /// How a function of this host reaches its neighbours.
     fn ways(&self, plan: &Plan<'_>, spec: &FunctionSpec) -> Ways {
-        let secret = self.remotes.secret();
         let socket = |spec: &FunctionSpec| {
             let named = spec.socket.as_ref().map(|path| absolute(path));
-            named.unwrap_or_else(|| socket_of(&secret[..16], &spec.name))
+            named.unwrap_or_else(|| socket_of(&self.tag, &spec.name))
         };
         // A workflow without other hosts is in this mode for the sake of TCP.
         let has_hosts = !plan.workflow.hosts().is_empty();
@@ -174,7 +180,7 @@ impl Processes {
                 ),
                 method: plan.network_method,
                 sessions: plan.sessions,
-                secret: secret.to_owned(),
+                secret: self.remotes.secret().to_owned(),
                 // What a workflow lets listen here it says itself.
                 allowed: Allowed::default(),
             }),
@@ -291,4 +297,47 @@ fn absolute(path: &Path) -> String {
         .unwrap_or_else(|_| path.to_owned())
         .display()
         .to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::NetworkMethod;
+    use super::{Mode, Path, Plan, Processes};
+    use crate::workflow::Workflow;
+    use roadrunner_core::Deadline;
+    use roadrunner_mem::Policy;
+    use std::collections::HashMap;
+
+    #[test]
+    fn the_names_of_sockets_tell_nothing_of_the_secret() {
+        let text = "[[function]]\nname = \"a\"\nmodule = \"m.wasm\"\n\
+                    [[function]]\nname = \"b\"\nmodule = \"m.wasm\"\n\
+                    [edges]\na = [\"b\"]\n";
+        let workflow = Workflow::parse(Path::new("workflow.toml"), text).expect("a workflow");
+        let plan = Plan {
+            workflow: &workflow,
+            modules: HashMap::new(),
+            mode: Mode::Kernel,
+            network_method: NetworkMethod::Auto,
+            sessions: false,
+            policy: Policy::default(),
+            input: "input".into(),
+            staging: "staging".into(),
+            cache: None,
+            deadline: Deadline::now(),
+            secret: None,
+        };
+        let (events, _inbox) = crossbeam_channel::bounded(1);
+        let processes = Processes::open(&plan, &events).expect("random bytes");
+        let secret = processes.remotes.secret();
+        assert_eq!(secret.len(), 64);
+        for spec in &workflow.functions {
+            let ways = processes.ways(&plan, spec);
+            for name in ways.near.values().chain([&ways.socket]) {
+                // Up to seven digits in a row may be the same by chance.
+                let told = (0..=56).find(|at| name.contains(&secret[*at..at + 8]));
+                assert_eq!(told, None, "{name} tells a part of {secret}");
+            }
+        }
+    }
 }

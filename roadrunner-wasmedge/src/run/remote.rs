@@ -233,7 +233,7 @@ impl State {
 }
 
 /// 32 random bytes in hexadecimal.
-fn random() -> Result<String, RunError> {
+pub(super) fn random() -> Result<String, RunError> {
     let mut bytes = [0_u8; 32];
     getrandom::fill(&mut bytes)
         .map_err(|error| RunError::new(format!("the system has no random bytes: {error}")))?;
