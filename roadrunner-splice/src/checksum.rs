@@ -74,18 +74,33 @@ impl Checksums {
         sent: &mut u64,
         deadline: Deadline,
     ) -> Result<(), TransferError> {
+        // As there: a peer that takes a byte whenever it is asked must not put the deadline off.
+        let ends = !deadline.has_passed();
+        while !self.write_step(socket, header, payload, sent, deadline)? {
+            if ends && deadline.has_passed() {
+                return Err(TransferError::Timeout);
+            }
+        }
+        Ok(())
+    }
+
+    /// Goes on with it by no more than a step. Whether that was the last one.
+    pub(crate) fn write_step(
+        &mut self,
+        socket: &mut Socket,
+        header: &[u8; HEADER_LEN],
+        payload: Span<'_>,
+        sent: &mut u64,
+        deadline: Deadline,
+    ) -> Result<bool, TransferError> {
         let sum = &mut self.sending;
         if *sent == 0 {
             sum.restart();
         }
         let len = payload.len();
         let in_front = HEADER_LEN + len;
-        // As there: a peer that takes a byte whenever it is asked must not put the deadline off.
-        let ends = !deadline.has_passed();
-        while *sent < (in_front + CHECKSUM_LEN) as u64 {
-            if ends && *sent > 0 && deadline.has_passed() {
-                return Err(TransferError::Timeout);
-            }
+        let all = (in_front + CHECKSUM_LEN) as u64;
+        if *sent < all {
             // Less than the sum above.
             let at = *sent as usize;
             let of_payload = at.saturating_sub(HEADER_LEN).min(len);
@@ -105,7 +120,7 @@ impl Checksums {
                 .map_err(|error| TransferError::from_io("write to the link", error))?
                 as u64;
         }
-        Ok(())
+        Ok(*sent >= all)
     }
 
     /// Reads a payload and the checksum behind it, of which `got` bytes are here, and compares.
@@ -116,16 +131,29 @@ impl Checksums {
         got: &mut u64,
         deadline: Deadline,
     ) -> Result<(), TransferError> {
+        let ends = !deadline.has_passed();
+        while !self.bring_step(socket, into, got, deadline)? {
+            if ends && deadline.has_passed() {
+                return Err(TransferError::Timeout);
+            }
+        }
+        Ok(())
+    }
+
+    /// Goes on with it by no more than a step. Whether that was the last one.
+    pub(crate) fn bring_step(
+        &mut self,
+        socket: &mut Socket,
+        into: Span<'_>,
+        got: &mut u64,
+        deadline: Deadline,
+    ) -> Result<bool, TransferError> {
         let len = into.len();
         let sum = &mut self.receiving;
         if *got == 0 {
             sum.restart();
         }
-        let ends = !deadline.has_passed();
-        while *got < len as u64 {
-            if ends && *got > 0 && deadline.has_passed() {
-                return Err(TransferError::Timeout);
-            }
+        if *got < len as u64 {
             let at = *got as usize;
             let step = into.split_at(at).1.split_at(STEP).0;
             let mut count = 0;
@@ -133,6 +161,9 @@ impl Checksums {
             sum.add(step.split_at(count as usize).0);
             *got += count;
             read.map_err(|error| of_frame(error, len))?;
+            if *got < len as u64 {
+                return Ok(false);
+            }
         }
         let mut count = *got - len as u64;
         let came = Span::from_slice(&mut self.came);
@@ -141,7 +172,7 @@ impl Checksums {
         read?;
         let (got, expected) = (sum.value(), u32::from_le_bytes(self.came));
         if got == expected {
-            Ok(())
+            Ok(true)
         } else {
             Err(TransferError::Corrupted { got, expected })
         }

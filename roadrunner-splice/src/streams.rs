@@ -5,9 +5,9 @@
 //! they are: the token is their name. Nothing else goes over them than their parts of payloads of [`STRIPED_FROM`] bytes and
 //! more, each behind the header of the whole and in front of a checksum of its own.
 
-use crate::checksum::Checksums;
+use crate::checksum::{Checksums, STEP};
 use crate::incomplete::{unexpected, Awaited};
-use crate::socket::{wait, Socket};
+use crate::socket::{revents, wait, Socket};
 use crate::wire::TcpWire;
 use nix::poll::{PollFd, PollFlags};
 use roadrunner_core::frame::{FrameError, HEADER_LEN};
@@ -211,34 +211,29 @@ impl Streams {
             self.others.iter_mut().for_each(|other| other.sent = 0);
         }
         let parts = parts(payload, self.count());
+        // A peer that takes a byte whenever it is asked must not put the deadline off.
+        let ends = !deadline.has_passed();
         loop {
-            let mut waiting = Vec::new();
-            let first = write(
-                socket,
-                checksums.as_deref_mut(),
-                header,
-                parts[0],
-                &mut self.sent,
-            );
-            let mut failed = first.map(|done| {
-                if !done {
-                    waiting.push(0);
-                }
-            });
+            let mut round = Round::default();
+            let sums = checksums.as_deref_mut();
+            let first = write(socket, sums, header, parts[0], &mut self.sent);
+            let mut went = round.note(0, first);
             for (index, other) in self.others.iter_mut().enumerate() {
-                let (socket, checksums) = other.wire.parts();
-                match write(socket, checksums, header, parts[index + 1], &mut other.sent) {
-                    Ok(true) => {}
-                    Ok(false) => waiting.push(index + 1),
-                    Err(error) => failed = failed.and(Err(error)),
-                }
+                let (socket, sums) = other.wire.parts();
+                let written = write(socket, sums, header, parts[index + 1], &mut other.sent);
+                went = went.and(round.note(index + 1, written));
             }
             *sent = self.sent + self.others.iter().map(|other| other.sent).sum::<u64>();
-            failed?;
-            if waiting.is_empty() {
+            went?;
+            if round.is_last() {
                 return Ok(());
             }
-            self.wait(socket, &waiting, PollFlags::POLLOUT, deadline)?;
+            if ends && deadline.has_passed() {
+                return Err(TransferError::Timeout);
+            }
+            if !round.goes_on {
+                self.wait(socket, &round.waiting, PollFlags::POLLOUT, deadline)?;
+            }
         }
     }
 
@@ -259,44 +254,48 @@ impl Streams {
             }
         }
         let parts = parts(into, self.count());
+        let ends = !deadline.has_passed();
         loop {
-            let mut waiting = Vec::new();
-            let first = read(socket, checksums.as_deref_mut(), parts[0], &mut self.got);
-            let mut failed = first.map(|done| {
-                if !done {
-                    waiting.push(0);
-                }
-            });
+            let mut round = Round::default();
+            let sums = checksums.as_deref_mut();
+            let first = read(socket, sums, parts[0], &mut self.got);
+            let mut went = round.note(0, first);
             for (index, other) in self.others.iter_mut().enumerate() {
-                match other.read(header, parts[index + 1]) {
-                    Ok(true) => {}
-                    Ok(false) => waiting.push(index + 1),
-                    Err(error) => failed = failed.and(Err(error)),
-                }
+                let read = other.read(header, parts[index + 1]);
+                went = went.and(round.note(index + 1, read));
             }
             let others = self.others.iter();
             *got = self.got
                 + others
                     .map(|other| other.got_header + other.got)
                     .sum::<u64>();
-            failed.map_err(|error| match error {
-                // Whichever connection it was that ended.
-                TransferError::PeerClosed | TransferError::Truncated { .. } => {
-                    TransferError::Truncated {
-                        got: HEADER_LEN as u64 + *got,
-                        expected: (HEADER_LEN * self.count() + into.len()) as u64,
-                    }
-                }
+            // Whichever connection it was that ended.
+            let truncated = TransferError::Truncated {
+                got: HEADER_LEN as u64 + *got,
+                expected: (HEADER_LEN * self.count() + into.len()) as u64,
+            };
+            let whole = |error| match error {
+                TransferError::PeerClosed | TransferError::Truncated { .. } => truncated,
                 other => other,
-            })?;
-            if waiting.is_empty() {
+            };
+            if let Err(error) = went {
+                return Err(whole(error));
+            }
+            if round.is_last() {
                 return Ok(());
             }
-            self.wait(socket, &waiting, PollFlags::POLLIN, deadline)?;
+            if ends && deadline.has_passed() {
+                return Err(TransferError::Timeout);
+            }
+            if !round.goes_on {
+                self.wait(socket, &round.waiting, PollFlags::POLLIN, deadline)
+                    .map_err(whole)?;
+            }
         }
     }
 
-    /// Waits until one of these connections, 0 being the first, is ready.
+    /// Waits until one of these connections, 0 being the first, is ready, or the first one is shut down: that is how
+    /// whoever waits in vain is woken.
     fn wait(
         &self,
         first: &Socket,
@@ -315,20 +314,80 @@ impl Streams {
             .iter()
             .map(|index| PollFd::new(descriptor(*index), events))
             .collect();
+        let first_is_done = !which.contains(&0);
+        if first_is_done {
+            polled.push(PollFd::new(first.as_fd(), PollFlags::empty()));
+        }
         wait(&mut polled, deadline)
-            .map_err(|error| TransferError::from_io("wait for the streams of a link", error))
+            .map_err(|error| TransferError::from_io("wait for the streams of a link", error))?;
+        match polled.last() {
+            Some(first) if first_is_done && revents(first).contains(PollFlags::POLLHUP) => {
+                Err(TransferError::PeerClosed)
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// How far a connection got with its part.
+enum Went {
+    /// To the end.
+    Through,
+    /// There may be more that needs no waiting.
+    OneStep,
+    /// Nothing more goes without waiting.
+    Blocked,
+}
+
+impl Went {
+    fn from(result: Result<bool, TransferError>) -> Result<Self, TransferError> {
+        match result {
+            Ok(true) => Ok(Self::Through),
+            Ok(false) => Ok(Self::OneStep),
+            Err(TransferError::Timeout) => Ok(Self::Blocked),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// How far all of them got, each by no more than a step.
+#[derive(Default)]
+struct Round {
+    /// Those that have to wait.
+    waiting: Vec<usize>,
+    /// Some need not.
+    goes_on: bool,
+}
+
+impl Round {
+    fn note(
+        &mut self,
+        index: usize,
+        went: Result<Went, TransferError>,
+    ) -> Result<(), TransferError> {
+        match went? {
+            Went::Through => {}
+            Went::OneStep => self.goes_on = true,
+            Went::Blocked => self.waiting.push(index),
+        }
+        Ok(())
+    }
+
+    fn is_last(&self) -> bool {
+        self.waiting.is_empty() && !self.goes_on
     }
 }
 
 impl Other {
     /// Reads the header, which has to be that of the frame, and the part behind it, as far as they are here.
-    fn read(&mut self, header: &[u8; HEADER_LEN], part: Span<'_>) -> Result<bool, TransferError> {
+    fn read(&mut self, header: &[u8; HEADER_LEN], part: Span<'_>) -> Result<Went, TransferError> {
         let now = Deadline::now();
         let (socket, checksums) = self.wire.parts();
         if self.got_header < HEADER_LEN as u64 {
             let into = Span::from_slice(&mut self.header);
-            if !done(read_all(socket, into, 0, &mut self.got_header, now))? {
-                return Ok(false);
+            match read_all(socket, into, 0, &mut self.got_header, now) {
+                Err(TransferError::Timeout) => return Ok(Went::Blocked),
+                read => read?,
             }
         }
         if self.header != *header {
@@ -350,39 +409,43 @@ fn parts(payload: Span<'_>, count: usize) -> Vec<Span<'_>> {
     (0..count).map(|_| next()).collect()
 }
 
-/// Writes what there is room for. Whether that is all.
+/// Writes what there is room for, but no more than a step.
 fn write(
     socket: &mut Socket,
     checksums: Option<&mut Checksums>,
     header: &[u8; HEADER_LEN],
     part: Span<'_>,
     sent: &mut u64,
-) -> Result<bool, TransferError> {
+) -> Result<Went, TransferError> {
     let now = Deadline::now();
-    done(match checksums {
-        Some(checksums) => checksums.write_frame(socket, header, part, sent, now),
-        None => write_all(socket, header, part, sent, now),
+    Went::from(match checksums {
+        Some(checksums) => checksums.write_step(socket, header, part, sent, now),
+        None => {
+            let step = up_to_step(part, sent.saturating_sub(HEADER_LEN as u64));
+            write_all(socket, header, step, sent, now).map(|()| step.len() == part.len())
+        }
     })
 }
 
-/// Reads what is here. Whether that is all.
+/// Reads what is here, but no more than a step.
 fn read(
     socket: &mut Socket,
     checksums: Option<&mut Checksums>,
     part: Span<'_>,
     got: &mut u64,
-) -> Result<bool, TransferError> {
+) -> Result<Went, TransferError> {
     let now = Deadline::now();
-    done(match checksums {
-        Some(checksums) => checksums.bring(socket, part, got, now),
-        None => read_all(socket, part, HEADER_LEN, got, now),
+    Went::from(match checksums {
+        Some(checksums) => checksums.bring_step(socket, part, got, now),
+        None => {
+            let step = up_to_step(part, *got);
+            read_all(socket, step, HEADER_LEN, got, now).map(|()| step.len() == part.len())
+        }
     })
 }
 
-fn done(result: Result<(), TransferError>) -> Result<bool, TransferError> {
-    match result {
-        Ok(()) => Ok(true),
-        Err(TransferError::Timeout) => Ok(false),
-        Err(error) => Err(error),
-    }
+/// A part up to the end of the step after so many bytes of it.
+fn up_to_step(part: Span<'_>, done: u64) -> Span<'_> {
+    // Less than the length of the part.
+    part.split_at((done as usize + STEP).min(part.len())).0
 }

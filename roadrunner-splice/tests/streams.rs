@@ -8,7 +8,8 @@ use roadrunner_core::testing::{pattern, read_header, receive, send, soon};
 use roadrunner_core::{Deadline, HostMemory, Method, Transfer, TransferError};
 use roadrunner_splice::{connect, Link, Listener, Options, Server, Service};
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{Shutdown, TcpStream};
+use std::os::fd::AsFd;
 use std::thread;
 use std::time::Duration;
 
@@ -250,4 +251,30 @@ fn a_payload_is_shown_when_all_its_parts_are_here_and_are_its_own() {
             }
         });
     }
+}
+
+#[test]
+fn who_shuts_the_first_connection_down_wakes_whoever_waits_for_another() {
+    let len: usize = 1 << 20;
+    let bytes = pattern(len as u64, 1);
+    let (mut first, _second, mut link) = two_by_hand();
+    let copy = link.as_fd().try_clone_to_owned().expect("a descriptor");
+    let copy = TcpStream::from(copy);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            first.write_all(&data(0, len as u64)).expect("open");
+            first.write_all(&bytes[..len / 2]).expect("open");
+            // Until its part has been received, as far as can be seen from here.
+            while copy.peek(&mut [0]).is_ok_and(|count| count > 0) {
+                thread::yield_now();
+            }
+            copy.shutdown(Shutdown::Both).expect("connected");
+        });
+        let deadline = Deadline::after(Duration::from_secs(5));
+        let error = link
+            .recv(&mut HostMemory::new(), deadline)
+            .expect_err("a half");
+        let expected = matches!(error, TransferError::Truncated { got, .. } if got == (len / 2 + HEADER_LEN) as u64);
+        assert!(expected, "{error:?}");
+    });
 }
