@@ -449,3 +449,37 @@ fn up_to_step(part: Span<'_>, done: u64) -> Span<'_> {
     // Less than the length of the part.
     part.split_at((done as usize + STEP).min(part.len())).0
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::{TcpListener, TcpStream};
+    use std::thread;
+
+    #[test]
+    fn a_connection_that_always_gets_on_takes_no_more_than_a_step_at_a_time() {
+        let mut bytes = vec![7; 8 * STEP];
+        let part = Span::from_slice(&mut bytes);
+        for with_checksums in [false, true] {
+            let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+            let address = listener.local_addr().expect("bound");
+            let near = TcpStream::connect(address).expect("it listens");
+            let mut far = listener.accept().expect("connected").0;
+            near.set_nonblocking(true).expect("a socket");
+            let mut socket = Socket::new(near, None);
+            let mut checksums = with_checksums.then(Checksums::default);
+            thread::scope(|scope| {
+                scope.spawn(move || io::copy(&mut far, &mut io::sink()));
+                let (mut sent, mut went) = (0, Went::OneStep);
+                while !matches!(went, Went::Through) {
+                    let before = sent;
+                    let sums = checksums.as_mut();
+                    went =
+                        write(&mut socket, sums, &[0; HEADER_LEN], part, &mut sent).expect("room");
+                    assert!(sent - before <= (STEP + HEADER_LEN) as u64 + 4, "{sent}");
+                }
+                drop(socket);
+            });
+        }
+    }
+}
