@@ -16,7 +16,8 @@ use roadrunner_core::{
 };
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::Arc;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -72,7 +73,10 @@ pub struct Session {
 enum Role {
     Connected {
         address: String,
-        options: Options,
+        options: Box<Options>,
+        /// One that [`Session::is_ready`] has begun. There is never another one beside it: the peer would take the one that
+        /// it hears of last for the newest.
+        attempt: Option<Attempt>,
     },
     Accepted {
         doorman: Arc<Doorman>,
@@ -80,12 +84,27 @@ enum Role {
     },
 }
 
+/// An attempt to connect again that a thread makes: where its outcome comes. Locked by nobody, only to be shared.
+type Attempt = Mutex<mpsc::Receiver<Outcome>>;
+
+/// A connection, and what the peer says on it.
+type Outcome = Result<(Link, Answer), TransferError>;
+
 /// What can be heard of acknowledgements.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Heard {
     Something,
     /// A payload that this end has to receive first lies before them.
     Blocked,
+}
+
+/// How far what is kept is sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Pace {
+    /// Until the deadline. A connection that has taken a part of a payload by then is given up.
+    Whole,
+    /// As far as it goes without waiting.
+    AtOnce,
 }
 
 impl Session {
@@ -106,7 +125,8 @@ impl Session {
         })?;
         let role = Role::Connected {
             address: address.to_owned(),
-            options: options.clone(),
+            options: Box::new(options.clone()),
+            attempt: None,
         };
         let mut session = Self::new(role, id, name.to_owned(), options);
         session.resume(deadline)?;
@@ -157,6 +177,14 @@ impl Session {
     /// session is over. Takes up a new connection if there is one, and does not wait: for whoever waits for several
     /// sessions. An end that has no [`descriptor`](Self::descriptor) is to be asked again after a while.
     ///
+    /// The side that connected has a thread connect again meanwhile, which is given [`Options::handshake`] for each
+    /// connection of the link.
+    ///
+    /// What is kept and has not been sent on this connection goes on as far as it does not have to wait for the peer to take
+    /// it, and no [`descriptor`](Self::descriptor) tells when it may go further: while there is any
+    /// ([`unacknowledged`](Self::unacknowledged)), ask again after a while, too. [`recv`](Transfer::recv) sends all of it
+    /// first.
+    ///
     /// # Errors
     /// As [`recv`](Transfer::recv), but never [`Timeout`](TransferError::Timeout).
     pub fn is_ready(&mut self) -> Result<bool, TransferError> {
@@ -165,12 +193,17 @@ impl Session {
             if self.broken || self.got_end || self.is_over {
                 return Ok(true);
             }
-            match self.flush(now) {
-                Err(TransferError::Timeout) => return Ok(false),
+            if self.link.is_none() {
+                self.begin_attempt()?;
+            }
+            match self.flush_by(Pace::AtOnce, now) {
+                // Otherwise there is something to hear although not all could be said.
+                Err(TransferError::Timeout) if self.link.is_none() => return Ok(false),
+                Err(TransferError::Timeout) => {}
                 // It said so in its last answer.
                 Err(_) if self.got_end => return Ok(true),
-                flushed => flushed?,
-            };
+                flushed => drop(flushed?),
+            }
             let link = self.link.as_mut().ok_or(TransferError::Broken)?;
             if link.has_pending() || link.has_ended() {
                 return Ok(true);
@@ -228,11 +261,48 @@ impl Session {
         }
     }
 
+    /// Has a thread connect again, if that is this side's to do and none does.
+    fn begin_attempt(&mut self) -> Result<(), TransferError> {
+        let greeting = self.greeting();
+        let Role::Connected {
+            address,
+            options,
+            attempt: attempt @ None,
+        } = &mut self.role
+        else {
+            return Ok(());
+        };
+        let (address, name, options) = (address.clone(), self.name.clone(), options.clone());
+        let (outcome, comes) = mpsc::channel();
+        let connect = move || {
+            let until = Deadline::after(patience(&options));
+            // The session may be gone.
+            let _ = outcome.send(greet(&address, &name, &options, greeting, until));
+        };
+        let thread = thread::Builder::new().name("roadrunner-session".to_owned());
+        thread.spawn(connect).map_err(|source| TransferError::Io {
+            doing: "start a thread that connects",
+            source,
+        })?;
+        *attempt = Some(Mutex::new(comes));
+        Ok(())
+    }
+
+    /// The connecting side's first words on a connection.
+    fn greeting(&self) -> Greeting {
+        Greeting {
+            id: self.id,
+            received: self.received,
+            resumes: self.is_known,
+        }
+    }
+
     /// Gets a connection, in as many attempts as the deadline allows, at least one.
     fn resume(&mut self, deadline: Deadline) -> Result<(), TransferError> {
         let mut pause = FIRST_PAUSE;
         loop {
-            let error = match &self.role {
+            let greeting = self.greeting();
+            let error = match &mut self.role {
                 Role::Accepted { mailbox, .. } => match mailbox.wait(deadline) {
                     Some((link, received)) => match self.adopt(link, received, deadline) {
                         Ok(()) => return Ok(()),
@@ -240,12 +310,25 @@ impl Session {
                     },
                     None => TransferError::Timeout,
                 },
-                Role::Connected { address, options } => {
-                    let connections = u32::from(options.streams.max(1));
-                    let patience = options.handshake.saturating_mul(connections);
-                    let until = deadline.min(Deadline::after(patience));
-                    let link = connect(address, &self.name, options, until);
-                    match link.and_then(|link| self.greet(link, until)) {
+                Role::Connected {
+                    address,
+                    options,
+                    attempt,
+                } => {
+                    let outcome = match attempt {
+                        Some(begun) => {
+                            let outcome = outcome_of(begun, deadline);
+                            if outcome.is_some() {
+                                *attempt = None;
+                            }
+                            outcome.unwrap_or(Err(TransferError::Timeout))
+                        }
+                        None => {
+                            let until = deadline.min(Deadline::after(patience(options)));
+                            greet(address, &self.name, options, greeting, until)
+                        }
+                    };
+                    match outcome.and_then(|(link, answer)| self.answered(link, answer)) {
                         Ok(()) => return Ok(()),
                         Err(error) => error,
                     }
@@ -269,17 +352,9 @@ impl Session {
         }
     }
 
-    /// The connecting side's first words on a connection, and the answer.
-    fn greet(&mut self, mut link: Link, deadline: Deadline) -> Result<(), TransferError> {
-        let greeting = Greeting {
-            id: self.id,
-            received: self.received,
-            resumes: self.is_known,
-        };
-        say(&mut link, &greeting.encode(), deadline)?;
-        let mut memory = HostMemory::with_limit(LONGEST);
-        link.recv(&mut memory, deadline)?;
-        match Answer::decode(memory.as_slice())? {
+    /// The connecting side goes on as the peer says.
+    fn answered(&mut self, link: Link, answer: Answer) -> Result<(), TransferError> {
+        match answer {
             Answer::Received(count) => self.install(link, count),
             Answer::Unknown => {
                 self.broken = true;
@@ -398,10 +473,18 @@ impl Session {
     /// Sends what is kept and has not been sent on this connection; and the end, once all of it is acknowledged: a peer
     /// that has it needs nothing else from here.
     fn flush(&mut self, deadline: Deadline) -> Result<Option<Receipt>, TransferError> {
+        self.flush_by(Pace::Whole, deadline)
+    }
+
+    fn flush_by(
+        &mut self,
+        pace: Pace,
+        deadline: Deadline,
+    ) -> Result<Option<Receipt>, TransferError> {
         let mut last = None;
         loop {
             self.ready(deadline)?;
-            match self.flush_once(&mut last, deadline) {
+            match self.flush_once(pace, &mut last, deadline) {
                 Ok(()) => return Ok(last),
                 Err(error) => self.judge(error, deadline)?,
             }
@@ -410,6 +493,7 @@ impl Session {
 
     fn flush_once(
         &mut self,
+        pace: Pace,
         last: &mut Option<Receipt>,
         deadline: Deadline,
     ) -> Result<(), TransferError> {
@@ -417,7 +501,13 @@ impl Session {
         for (number, memory) in &mut self.kept {
             if *number == self.next_on_link {
                 let region = memory.region();
-                *last = Some(link.send(Payload::kept(memory, region)?, deadline)?);
+                let payload = Payload::kept(memory, region)?;
+                let sent = match pace {
+                    Pace::Whole => link.send(payload, deadline)?,
+                    // Its place is this session's, so that the rest may follow later.
+                    Pace::AtOnce => link.try_send(payload)?.ok_or(TransferError::Timeout)?,
+                };
+                *last = Some(sent);
                 self.next_on_link += 1;
             }
         }
@@ -661,6 +751,39 @@ impl Drop for Session {
 
 fn over() -> TransferError {
     TransferError::Refused("the peer has ended this session".to_owned())
+}
+
+/// How long an attempt to connect may take.
+fn patience(options: &Options) -> Duration {
+    let connections = u32::from(options.streams.max(1));
+    options.handshake.saturating_mul(connections)
+}
+
+/// Connects, says the first words of a session and hears the answer.
+fn greet(
+    address: &str,
+    name: &str,
+    options: &Options,
+    greeting: Greeting,
+    deadline: Deadline,
+) -> Outcome {
+    let mut link = connect(address, name, options, deadline)?;
+    say(&mut link, &greeting.encode(), deadline)?;
+    let mut memory = HostMemory::with_limit(LONGEST);
+    link.recv(&mut memory, deadline)?;
+    let answer = Answer::decode(memory.as_slice())?;
+    Ok((link, answer))
+}
+
+/// What came of an attempt; `None` if that is not known by the deadline.
+fn outcome_of(attempt: &mut Attempt, deadline: Deadline) -> Option<Outcome> {
+    let comes = attempt.get_mut().unwrap_or_else(PoisonError::into_inner);
+    match comes.recv_timeout(deadline.remaining().unwrap_or_default()) {
+        Ok(outcome) => Some(outcome),
+        Err(RecvTimeoutError::Timeout) => None,
+        // Its thread did not get to the end.
+        Err(RecvTimeoutError::Disconnected) => Some(Err(TransferError::Broken)),
+    }
 }
 
 /// Sends a few bytes that are not the caller's.

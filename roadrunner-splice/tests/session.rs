@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use roadrunner_core::testing::{fill, pattern, receive, send, soon};
 use roadrunner_core::{Deadline, HostMemory, Method, Payload, Region, Transfer, TransferError};
 use roadrunner_splice::{connect, Options, Session, SessionListener};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -213,13 +213,6 @@ fn whoever_waits_for_several_sessions_hears_when_one_has_something() {
         },
     );
     let (mut a, mut b) = through(&proxy, &listener, &options());
-    let becomes_ready = |b: &mut Session| {
-        let late = soon();
-        while !b.is_ready().expect("no error") {
-            assert!(!late.has_passed(), "nothing comes");
-            thread::sleep(Duration::from_millis(1));
-        }
-    };
     assert!(!b.is_ready().expect("nothing is wrong"));
     let payloads = [pattern(1000, 1), pattern(100_000, 2)];
     thread::scope(|scope| {
@@ -230,13 +223,85 @@ fn whoever_waits_for_several_sessions_hears_when_one_has_something() {
             a.close(soon()).expect("closed");
         });
         for bytes in &payloads {
-            becomes_ready(&mut b);
+            ask_until_ready(&mut b);
             assert!(receive(&mut b).expect("received").0 == *bytes);
         }
-        becomes_ready(&mut b);
+        ask_until_ready(&mut b);
         assert!(matches!(receive(&mut b), Err(TransferError::Closed)));
         assert!(b.is_ready().expect("it has ended"));
         sender.join().expect("no panic");
+    });
+    drop((a, b));
+}
+
+/// Waits for it as one does who waits for others, too: it is never in an operation that waits.
+fn ask_until_ready(session: &mut Session) {
+    let late = soon();
+    while !session.is_ready().expect("no error") {
+        assert!(!late.has_passed(), "nothing comes");
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
+#[test]
+fn the_side_that_connected_does_so_again_while_it_is_only_asked() {
+    // One attempt is enough, however slow this machine is.
+    let options = options().handshake(Duration::from_secs(60));
+    let listener = listener(&options);
+    let (is_cut, newest) = (
+        Arc::new(AtomicBool::new(false)),
+        Arc::new(AtomicUsize::new(0)),
+    );
+    let (cutting, coming) = (is_cut.clone(), newest.clone());
+    let proxy = Proxy::start(
+        listener.address(),
+        move |connection: usize, back: bool, _: usize, bytes: &mut [u8]| {
+            coming.fetch_max(connection, Ordering::SeqCst);
+            let is_cut = connection == 0 && back && cutting.load(Ordering::SeqCst);
+            bytes.len() * usize::from(!is_cut)
+        },
+    );
+    let (mut a, mut b) = through(&proxy, &listener, &options);
+    send(&mut b, b"before", soon()).expect("sent");
+    ask_until_ready(&mut a);
+    assert_eq!(receive(&mut a).expect("received").0, b"before");
+    is_cut.store(true, Ordering::SeqCst);
+    thread::scope(|scope| {
+        let sender = scope.spawn(|| {
+            send(&mut b, b"after", soon()).expect("sent");
+            b.close(soon()).expect("closed");
+        });
+        ask_until_ready(&mut a);
+        assert_eq!(newest.load(Ordering::SeqCst), 1, "it asked and gave up");
+        assert_eq!(receive(&mut a).expect("received").0, b"after");
+        ask_until_ready(&mut a);
+        assert!(matches!(receive(&mut a), Err(TransferError::Closed)));
+        sender.join().expect("no panic");
+    });
+    drop((a, b));
+}
+
+#[test]
+fn what_is_longer_than_the_buffers_goes_on_while_a_session_is_only_asked() {
+    let options = options().buffer(64 << 10);
+    let listener = listener(&options);
+    let address = listener.address().to_string();
+    let (mut a, mut b) = thread::scope(|scope| {
+        let connecting = scope.spawn(|| Session::connect(&address, "test", &options, soon()));
+        let accepted = listener.accept(soon()).expect("accepted");
+        let connected = connecting.join().expect("no panic").expect("connected");
+        (connected, accepted)
+    });
+    let bytes = pattern(4 << 20, 3);
+    send(&mut b, &bytes, Deadline::after(Duration::from_millis(20))).expect("kept");
+    assert!(!b.is_connected(), "nobody has received it");
+    thread::scope(|scope| {
+        let receiver = scope.spawn(|| receive(&mut a).expect("received").0);
+        while !receiver.is_finished() {
+            assert!(!b.is_ready().expect("nothing is wrong"), "nothing comes");
+            thread::sleep(Duration::from_millis(1));
+        }
+        assert!(receiver.join().expect("no panic") == bytes);
     });
     drop((a, b));
 }
