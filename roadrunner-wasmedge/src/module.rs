@@ -10,7 +10,7 @@ use crate::function::host::{self, HostFunction};
 use crate::guard;
 use crate::sys::ast::{Ast, External, Signature, ValueType, ALL_PAGES};
 use crate::sys::instance::HostImport;
-use crate::sys::runtime::{quiet, Configuration, Run};
+use crate::sys::runtime::{self, quiet, Configuration, Run};
 use cache::Cache;
 use std::fs::File;
 use std::io::{self, Read};
@@ -41,6 +41,11 @@ struct Inner {
     imports: Vec<HostImport>,
     host_functions: Vec<HostFunction>,
     min_pages: u64,
+}
+
+/// The version of the WasmEdge library that is loaded, for example `0.17.1`: for logs, and for whoever reports a fault.
+pub fn wasmedge_version() -> String {
+    runtime::version()
 }
 
 impl Module {

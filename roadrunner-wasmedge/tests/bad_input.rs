@@ -5,7 +5,7 @@ mod support;
 use nix::sys::signal::{kill, Signal};
 use nix::unistd::Pid;
 use std::io::{BufRead, BufReader, Read};
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 use support::{echo, module, Bench, MODES};
 
 fn with(body: &str) -> Bench {
@@ -24,6 +24,17 @@ fn a_good_chain_gives_what_it_got() {
         assert_eq!(support::names(&bench.path("out")), ["c"], "{mode}");
         assert!(bench.processes().is_empty());
     }
+}
+
+#[test]
+fn the_version_names_the_runtime() {
+    let mut program = Command::new(env!("CARGO_BIN_EXE_roadrunner"));
+    let output = program.arg("--version").output().expect("it starts");
+    let said = String::from_utf8_lossy(&output.stdout);
+    let runtime = roadrunner_wasmedge::module::wasmedge_version();
+    let lines: Vec<_> = said.lines().collect();
+    let own = concat!("roadrunner ", env!("CARGO_PKG_VERSION"));
+    assert_eq!(lines, [own, &format!("WasmEdge {runtime}")]);
 }
 
 #[test]

@@ -205,8 +205,9 @@ impl Bench {
             self.bar.inc(experiment.weight);
             return Ok(Measured::default());
         }
-        let measured = measure::interleaved(self.scale, experiment, candidates)?;
+        let measured = measure::interleaved(self.scale, experiment, candidates);
         self.bar.inc(experiment.weight);
+        let measured = measured?;
         self.results.rows.extend(measured.rows().cloned());
         Ok(measured)
     }
@@ -225,8 +226,52 @@ impl Bench {
         self.results.skipped.push(line);
     }
 
+    /// Says at once, and in the results, what went wrong; what was measured before is kept, and the rest goes on.
+    pub(crate) fn unless_failed<T>(&mut self, done: Result<T>) -> Option<T> {
+        done.map_err(|error| {
+            let line = format!("{error:#}");
+            self.bar.suspend(|| eprintln!("failed: {line}"));
+            self.results.failed.push(line);
+        })
+        .ok()
+    }
+
     pub(crate) fn finish(self) -> Results {
         self.bar.finish_and_clear();
         self.results
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::measure::Watch;
+    use anyhow::bail;
+
+    #[test]
+    fn an_experiment_that_fails_costs_no_results_but_its_own() {
+        let mut bench = Bench::new(Scale::Smoke, PathBuf::new(), PathBuf::new(), Vec::new());
+        for works in [true, false, true] {
+            let candidate = Candidate::new("worker", "test", move || {
+                Ok(move |watch: &mut Watch| {
+                    if !works {
+                        bail!("cut in the middle");
+                    }
+                    watch.delivered_by("test", 1);
+                    watch.verified(true)
+                })
+            });
+            let done = bench.measure(Experiment::new("test", 1), vec![candidate]);
+            assert_eq!(bench.unless_failed(done).is_some(), works);
+        }
+        let results = bench.finish();
+        assert_eq!(results.rows.len(), 2);
+        let [told] = &results.failed[..] else {
+            panic!("{:?}", results.failed);
+        };
+        assert!(
+            told.contains("worker") && told.contains("cut in the middle"),
+            "{told}"
+        );
     }
 }

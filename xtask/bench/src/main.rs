@@ -30,7 +30,7 @@ mod results;
 mod uds;
 mod usage;
 
-use anyhow::Result;
+use anyhow::{bail, Result};
 use bench::{Bench, Scale};
 use clap::{Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
@@ -136,12 +136,13 @@ fn run(arguments: &Arguments) -> Result<()> {
         if !arguments.only.contains(part) {
             continue;
         }
-        match part {
-            Part::Mem => mem::run(&mut bench)?,
-            Part::Uds => uds::run(&mut bench)?,
-            Part::Net => net::run(&mut bench)?,
-            Part::Eval => eval::run(&mut bench)?,
-        }
+        let done = match part {
+            Part::Mem => mem::run(&mut bench),
+            Part::Uds => uds::run(&mut bench),
+            Part::Net => net::run(&mut bench),
+            Part::Eval => eval::run(&mut bench),
+        };
+        bench.unless_failed(done);
     }
     let results = bench.finish();
     results.print();
@@ -158,5 +159,9 @@ fn run(arguments: &Arguments) -> Result<()> {
     }
     let report = report::write(&results, &pictures, &arguments.out)?;
     eprintln!("{}\n{}", file.display(), report.display());
-    compared
+    compared?;
+    match results.failed.len() {
+        0 => Ok(()),
+        some => bail!("{some} of the experiments failed: the results lack them"),
+    }
 }

@@ -52,18 +52,14 @@ pub(crate) fn write(results: &Results, pictures: &[Picture], directory: &Path) -
 }
 
 fn page(results: &Results, pictures: &[Picture]) -> Result<String> {
-    let machine = &results.machine;
     let mut page = String::new();
     write!(
         page,
         "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><title>Roadrunner: measurements</title><style>{STYLE}</style>\
-         <h1>Roadrunner: measurements</h1><p>{}, {} cores, {:.0} GiB of memory, Linux {}; a {} run. Every payload was compared \
+         <h1>Roadrunner: measurements</h1><p>{}; a {} run. Every payload was compared \
          with what was sent. Medians, unless it says otherwise; candidates took turns \
          (payloads above 100 MB: those of one mode).</p>",
-        escaped(&machine.cpu),
-        machine.cores,
-        machine.memory as f64 / f64::from(1 << 30),
-        escaped(&machine.kernel),
+        escaped(&results.machine.to_string()),
         results.scale,
     )?;
     if results
@@ -73,6 +69,7 @@ fn page(results: &Results, pictures: &[Picture]) -> Result<String> {
     {
         page.push_str(EVALUATION);
     }
+    lines(&mut page, "Failed", &results.failed)?;
     ratios(&mut page, results)?;
     let mut heading = "";
     for picture in pictures {
@@ -83,15 +80,21 @@ fn page(results: &Results, pictures: &[Picture]) -> Result<String> {
         page.push_str(&picture.svg()?);
     }
     rows(&mut page, results)?;
-    if !results.skipped.is_empty() {
-        page.push_str("<h2>Not measured here</h2><ul>");
-        for line in &results.skipped {
-            write!(page, "<li>{}</li>", escaped(line))?;
-        }
-        page.push_str("</ul>");
-    }
+    lines(&mut page, "Not measured here", &results.skipped)?;
     page.push_str("</html>\n");
     Ok(page)
+}
+
+fn lines(page: &mut String, heading: &str, lines: &[String]) -> Result<()> {
+    if lines.is_empty() {
+        return Ok(());
+    }
+    write!(page, "<h2>{heading}</h2><ul>")?;
+    for line in lines {
+        write!(page, "<li>{}</li>", escaped(line))?;
+    }
+    page.push_str("</ul>");
+    Ok(())
 }
 
 fn ratios(page: &mut String, results: &Results) -> Result<()> {

@@ -5,6 +5,7 @@ use crate::usage;
 use anyhow::{Context, Result};
 use comfy_table::presets::ASCII_MARKDOWN;
 use comfy_table::{CellAlignment, Table};
+use roadrunner_wasmedge::module::wasmedge_version;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -20,6 +21,9 @@ pub(crate) struct Results {
     pub(crate) ratios: Vec<Ratio>,
     /// What could not be measured on this machine, and why.
     pub(crate) skipped: Vec<String>,
+    /// What went wrong: the run has failed, and the rest of it is here.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) failed: Vec<String>,
 }
 
 /// What it ran on.
@@ -28,6 +32,9 @@ pub(crate) struct Machine {
     pub(crate) cpu: String,
     pub(crate) cores: usize,
     pub(crate) kernel: String,
+    /// Its version.
+    #[serde(default)]
+    pub(crate) wasmedge: String,
     /// Bytes.
     pub(crate) memory: u64,
     /// What the first touch of a page takes.
@@ -154,11 +161,12 @@ impl fmt::Display for Machine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{} cores of {}, {:.0} GiB, Linux {}",
+            "{} cores of {}, {:.0} GiB, Linux {}, WasmEdge {}",
             self.cores,
             self.cpu,
             self.memory as f64 / f64::from(1 << 30),
-            self.kernel
+            self.kernel,
+            self.wasmedge
         )
     }
 }
@@ -194,6 +202,7 @@ impl Machine {
             cpu: cpu.to_owned(),
             cores: std::thread::available_parallelism().map_or(1, usize::from),
             kernel,
+            wasmedge: wasmedge_version(),
             memory: memory << 10,
             fault_ns: usage::fault_ns().round(),
         }
@@ -208,6 +217,7 @@ impl Results {
             rows: Vec::new(),
             ratios: Vec::new(),
             skipped: Vec::new(),
+            failed: Vec::new(),
         }
     }
 
@@ -228,10 +238,7 @@ impl Results {
 
     /// Shows the tables on stdout.
     pub(crate) fn print(&self) {
-        let Machine {
-            cpu, cores, kernel, ..
-        } = &self.machine;
-        println!("{cpu}, {cores} cores, Linux {kernel}, {} run", self.scale);
+        println!("{}, {} run", self.machine, self.scale);
         if !self.rows.is_empty() {
             println!("\n{}", self.rows_table());
         }
@@ -240,6 +247,9 @@ impl Results {
         }
         for line in &self.skipped {
             println!("skipped: {line}");
+        }
+        for line in &self.failed {
+            println!("failed: {line}");
         }
     }
 

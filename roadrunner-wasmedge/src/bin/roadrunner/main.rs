@@ -10,19 +10,27 @@ use indicatif::{ProgressBar, ProgressStyle};
 use report::Report;
 use roadrunner_mem::Policy;
 use roadrunner_wasmedge::function::LogLevel;
+use roadrunner_wasmedge::module::wasmedge_version;
 use roadrunner_wasmedge::run::{self, Interrupt, Mode, NetworkMethod, Options};
 use roadrunner_wasmedge::workflow::Workflow;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 use std::time::Duration;
 
 /// Moves payloads between WebAssembly functions without serialising them.
 #[derive(Parser)]
-#[command(version, propagate_version = true)]
+#[command(name = "roadrunner", version, long_version = LONG_VERSION.as_str(), propagate_version = true)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
 }
+
+/// With the WasmEdge that is loaded, on which much depends.
+static LONG_VERSION: LazyLock<String> = LazyLock::new(|| {
+    let own = env!("CARGO_PKG_VERSION");
+    format!("{own}\nWasmEdge {}", wasmedge_version())
+});
 
 #[derive(Subcommand)]
 enum Command {

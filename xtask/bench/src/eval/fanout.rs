@@ -86,7 +86,10 @@ pub(super) fn run(bench: &mut Bench, peerage: &Peerage, reading: f64) -> Result<
                 groups.extend(both(Mode::Network).map(|one| vec![one]));
             }
         }
-        let measured = measure_groups(bench, experiment(bench, cell), groups)?;
+        let measured = measure_groups(bench, experiment(bench, cell), groups);
+        let Some(measured) = bench.unless_failed(measured) else {
+            continue;
+        };
         if cell == headline(bench) {
             let name = Mode::User.name(Grade::Loaned);
             let (theirs, ours) = (measured.p50(Body::Json.name())?, measured.p50(name)?);

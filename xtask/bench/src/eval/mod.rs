@@ -96,10 +96,10 @@ pub(crate) fn run(bench: &mut Bench) -> Result<()> {
     let mut small = None;
     let mut reading = f64::NAN;
     for bytes in sizes {
-        let measured = sequential(bench, bytes, &peerage)?;
-        if small.is_none() {
-            small = Some((bytes, measured.clone()));
-        }
+        let measured = sequential(bench, bytes, &peerage);
+        let Some(measured) = bench.unless_failed(measured) else {
+            continue;
+        };
         if bytes == fanout::headline(bench).1 {
             reading = part(&measured, Mode::User.name(Grade::Loaned), CONSUME)?;
         }
@@ -109,6 +109,7 @@ pub(crate) fn run(bench: &mut Bench) -> Result<()> {
         if bytes == largest {
             memory(bench, &small, bytes, &measured)?;
         }
+        small.get_or_insert((bytes, measured));
     }
     fanout::run(bench, &peerage, reading)
 }
