@@ -13,8 +13,10 @@ mod ledger;
 mod links;
 mod output;
 pub(crate) mod process;
+pub(crate) mod ration;
 mod remote;
 mod thread;
+mod tls;
 pub(crate) mod worker;
 
 pub use coordinator::{
@@ -23,6 +25,7 @@ pub use coordinator::{
 pub use process::SECRET_VARIABLE;
 pub use remote::check_hosts;
 pub(crate) use remote::hexadecimal;
+pub use tls::{Tls, TlsError};
 
 pub use assignment::{serve_worker, WORKER_ARGUMENT};
 

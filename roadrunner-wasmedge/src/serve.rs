@@ -24,14 +24,15 @@ mod place;
 mod session;
 mod store;
 
+pub use crate::run::Tls;
 pub use roadrunner_splice::Secret;
 
 use crate::module::MAX_MODULE;
-use crate::run::control::{Control, LIMIT};
+use crate::run::control::{self, Control, LIMIT};
 use crate::run::Interrupt;
 use place::Place;
 use roadrunner_core::{Deadline, TransferError};
-use roadrunner_splice::{Listener, Options as LinkOptions};
+use roadrunner_splice::Listener;
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::net::SocketAddr;
@@ -58,6 +59,7 @@ type Log = Box<dyn Fn(&str) + Send + Sync>;
 /// What a server allows, and what it has.
 pub struct Options {
     secret: Option<Secret>,
+    tls: Option<Tls>,
     modules: Option<PathBuf>,
     sealed: bool,
     cache: Option<PathBuf>,
@@ -69,6 +71,7 @@ pub struct Options {
     max_pages: Option<u32>,
     ports: Option<RangeInclusive<u16>>,
     memory: u64,
+    memory_each: Option<u64>,
     longest: Duration,
     grace: Duration,
     log: Log,
@@ -76,10 +79,11 @@ pub struct Options {
 
 impl Default for Options {
     /// No secret, 4 runs of 64 functions at a time, modules of up to 64 MiB, inputs of up to 4 GiB - 1, payloads of as many
-    /// bytes at a time from one address, any port, an hour for a run, 30 seconds to finish.
+    /// bytes at a time, any port, an hour for a run, 30 seconds to finish.
     fn default() -> Self {
         Self {
             secret: None,
+            tls: None,
             modules: None,
             sealed: false,
             cache: None,
@@ -91,6 +95,7 @@ impl Default for Options {
             max_pages: None,
             ports: None,
             memory: u32::MAX.into(),
+            memory_each: None,
             longest: Duration::from_secs(3600),
             grace: Duration::from_secs(30),
             log: Box::new(|_| ()),
@@ -113,6 +118,13 @@ impl Options {
     #[must_use]
     pub fn secret(mut self, secret: Option<Secret>) -> Self {
         self.secret = secret;
+        self
+    }
+
+    /// Encrypts everything that comes from other hosts and goes to them. A run that does not is not let in.
+    #[must_use]
+    pub fn tls(mut self, tls: Option<Tls>) -> Self {
+        self.tls = tls;
         self
     }
 
@@ -183,13 +195,20 @@ impl Options {
         self
     }
 
-    /// Bytes of payloads that may be coming in at a time at a function from one address, or with IPv6 from one network of 64
-    /// bits. What would be more is refused before there is a place for it, and fails the run that it belongs to.
+    /// Bytes of payloads that may be coming in at a time from other hosts, at all functions of all runs together. What would
+    /// be more is refused before there is a place for it, and fails the run that it belongs to.
     ///
     /// Of messages to the server itself 64 MiB may be coming in at a time from one address, each of up to 4 MiB.
     #[must_use]
     pub fn memory(mut self, bytes: u64) -> Self {
         self.memory = bytes;
+        self
+    }
+
+    /// How many of these bytes may come from one address, or with IPv6 from one network of 64 bits. Without, all of them.
+    #[must_use]
+    pub fn memory_each(mut self, bytes: Option<u64>) -> Self {
+        self.memory_each = bytes;
         self
     }
 
@@ -330,10 +349,9 @@ impl Server {
         let base = options.directory.clone().unwrap_or_else(std::env::temp_dir);
         let place = Place::make(&base)
             .map_err(|error| ServeError(format!("directory {}: {error}", base.display())))?;
-        let mut link = LinkOptions::default().limit(LIMIT).memory_each(MESSAGES);
-        if let Some(secret) = &options.secret {
-            link = link.secret(secret.clone());
-        }
+        let link = control::options(options.secret.as_ref(), options.tls.as_ref())
+            .map_err(|error| ServeError(error.to_string()))?
+            .memory_each(MESSAGES);
         let listener = Listener::bind(address, link).map_err(|error| {
             let hint = match error {
                 TransferError::Refused(_) => {

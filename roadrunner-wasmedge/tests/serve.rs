@@ -7,8 +7,10 @@ use nix::sys::signal::{kill, Signal};
 use nix::unistd::Pid;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::process::Stdio;
 use std::time::Duration;
 use support::hosted::{bench, ended_badly, fails, goes_well, run, stuck, STUCK};
+use support::proxy::Proxy;
 use support::server::{Server, SECRET};
 use support::{echo, module};
 
@@ -366,6 +368,49 @@ fn a_server_whose_time_of_grace_is_over_cuts_what_runs() {
         ended_badly(&bench, running, &["`bad`", &host, "ended the run"]);
         assert_eq!(server.ended(), Some(1));
     }
+}
+
+/// Nobody waits for it to fall silent.
+#[test]
+fn a_run_whose_connection_to_a_host_is_cut_ends_at_both_ends_at_once() {
+    let server = Server::start(&[]);
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let proxy = Proxy::start(listener, server.address.parse().expect("an address"));
+    let host = proxy.address.to_string();
+    let words = ["`bad`", &host, "cut the connection", "start the run again"];
+    let there = bench(&[
+        ("a", echo(), None),
+        ("bad", module(STUCK), Some(&host)),
+        ("c", echo(), None),
+    ]);
+    let running = stuck(&there, &[]);
+    assert_eq!(server.workers().len(), 1);
+    proxy.cut();
+    ended_badly(&there, running, &words);
+    server.hears("its connection was cut");
+    server.is_clean();
+    // While the input is on its way.
+    let there = bench(&[("bad", module(STUCK), Some(&host))]);
+    there.write("input", &vec![7; 100_000_000]);
+    let before = proxy.bytes();
+    let child = there
+        .command("network")
+        .env("ROADRUNNER_SECRET", SECRET)
+        .stderr(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("it starts");
+    while proxy.bytes() < before + 1_000_000 {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    proxy.cut();
+    let output = child.wait_with_output().expect("it ends");
+    there.failed("network", &output, &words);
+    server.hears("its connection was cut");
+    server.is_clean();
+    let there = bench(&[("a", echo(), Some(&host))]);
+    goes_well(&there);
+    assert_eq!(server.stop(), Some(0));
 }
 
 #[test]

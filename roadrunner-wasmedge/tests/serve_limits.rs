@@ -3,8 +3,10 @@
 mod support;
 
 use std::net::TcpListener;
+use std::process::Stdio;
 use support::hosted::{bench, fails, goes_well, stuck, STUCK};
-use support::server::Server;
+use support::proxy::Watched;
+use support::server::{Server, SECRET};
 use support::{echo, module};
 
 #[test]
@@ -115,7 +117,7 @@ fn functions_listen_at_the_ports_that_they_may() {
 }
 
 #[test]
-fn a_payload_that_is_more_than_may_come_from_one_host_is_refused_and_others_go_on() {
+fn a_payload_that_is_more_than_may_come_is_refused_and_others_go_on() {
     let server = Server::start(&["--memory", "100000"]);
     let host = Some(server.address.as_str());
     let slow = bench(&[("a", echo(), None), ("bad", module(STUCK), host)]);
@@ -131,4 +133,56 @@ fn a_payload_that_is_more_than_may_come_from_one_host_is_refused_and_others_go_o
     child.wait().expect("dead");
     server.is_clean();
     assert_eq!(server.stop(), Some(0));
+}
+
+#[test]
+fn what_is_coming_in_is_counted_over_all_runs_of_a_server() {
+    for (arguments, option) in [
+        (&["--memory", "100000"][..], "(--memory)"),
+        (
+            &["--memory", "200000", "--memory-each", "100000"],
+            "(--memory-each)",
+        ),
+    ] {
+        let Watched {
+            server,
+            control,
+            data,
+        } = Watched::start(arguments);
+        let known = control.address.to_string();
+        let held = bench(&[("a", echo(), None), ("b", echo(), Some(&known))]);
+        held.write("input", &[7; 80_000]);
+        let other = bench(&[("a", echo(), None), ("b", echo(), Some(&server.address))]);
+        other.write("input", &[7; 20_001]);
+        for is_killed in [true, false] {
+            // Its receiver has room for all of it, and gets a half.
+            data.hold_after(40_000);
+            let mut child = held
+                .command("network")
+                .env("ROADRUNNER_SECRET", SECRET)
+                .stderr(Stdio::piped())
+                .stdout(Stdio::piped())
+                .spawn()
+                .expect("it starts");
+            server.receives(true);
+            let words = ["`b`", "may receive 100000 bytes at a time", option];
+            fails(&other, &[], &words);
+            if is_killed {
+                child.kill().expect("alive");
+                child.wait().expect("dead");
+                server.receives(false);
+                data.release();
+                goes_well(&other);
+                std::fs::remove_file(other.path("out/b")).expect("an output");
+            } else {
+                data.release();
+                let output = child.wait_with_output().expect("it ends");
+                let talk = String::from_utf8_lossy(&output.stderr);
+                assert!(output.status.success(), "{talk}");
+                server.receives(false);
+            }
+            server.is_clean();
+        }
+        assert_eq!(server.stop(), Some(0));
+    }
 }

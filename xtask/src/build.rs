@@ -45,9 +45,9 @@ fn modules(mut build: Command, workspace: &str) -> Command {
     build
 }
 
-/// The `roadrunner` program. Says where it is.
+/// The `roadrunner` program, with TLS: six crates more. Says where it is.
 pub(crate) fn program() -> Result<PathBuf> {
-    release("roadrunner-wasmedge", &["--features=cli"])
+    release("roadrunner-wasmedge", &["--features=cli,tls"])
         .map(|program| program.with_file_name("roadrunner"))
 }
 

@@ -5,10 +5,10 @@
 //! [`BEAT`]; whoever hears nothing for [`SILENCE`] takes the other one for gone.
 
 use super::event::Event;
-use super::NetworkMethod;
+use super::{NetworkMethod, Tls, TlsError};
 use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
 use roadrunner_core::{Deadline, HostMemory, Payload, Transfer, TransferError};
-use roadrunner_splice::Link;
+use roadrunner_splice::{Link, Options, Secret};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
@@ -31,6 +31,9 @@ pub(crate) const BEAT: Duration = Duration::from_secs(2);
 pub(crate) const SILENCE: Duration = Duration::from_secs(10);
 /// How often whoever waits looks whether a message has come while another thread was sending.
 const LOOK: Duration = Duration::from_secs(1);
+
+/// What failed when what was to be sent could not be read.
+pub(crate) const READING: &str = "read what is to be sent";
 
 /// What the first byte of a message says it is.
 const JSON: u8 = b'J';
@@ -123,6 +126,18 @@ pub(crate) enum Message<T> {
     Piece(usize, Vec<u8>),
 }
 
+/// How the link is opened, at either end.
+pub(crate) fn options(secret: Option<&Secret>, tls: Option<&Tls>) -> Result<Options, TlsError> {
+    let mut options = Options::default().limit(LIMIT);
+    if let Some(secret) = secret {
+        options = options.secret(secret.clone());
+    }
+    match tls {
+        Some(tls) => tls.encrypt(options),
+        None => Ok(options),
+    }
+}
+
 /// The number of the stream that holds the input; modules have theirs.
 pub(crate) const INPUT: usize = u32::MAX as usize;
 
@@ -189,7 +204,7 @@ impl Control {
             source
                 .read_exact(&mut message[head..])
                 .map_err(|error| TransferError::Io {
-                    doing: "read what is to be sent",
+                    doing: READING,
                     source: error,
                 })?;
             self.send(message)?;

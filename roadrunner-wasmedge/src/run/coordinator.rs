@@ -3,7 +3,7 @@
 use super::event::Event;
 use super::ledger::Ledger;
 use super::output::Staging;
-use super::{process, thread, Mode, NetworkMethod};
+use super::{process, thread, Mode, NetworkMethod, Tls};
 use crate::function::LogLevel;
 use crate::module::Module;
 use crate::workflow::{FunctionSpec, Workflow};
@@ -34,6 +34,7 @@ pub struct Options {
     cache: Option<PathBuf>,
     deadline: Option<Duration>,
     secret: Option<Secret>,
+    tls: Option<Tls>,
     pub(super) interrupt: Interrupt,
     pub(super) log: Log,
 }
@@ -62,6 +63,7 @@ impl Options {
             cache: None,
             deadline: None,
             secret: None,
+            tls: None,
             interrupt: Interrupt::never(),
             log: Box::new(|_, _, _| ()),
         }
@@ -110,6 +112,13 @@ impl Options {
     #[must_use]
     pub fn secret(mut self, secret: Option<Secret>) -> Self {
         self.secret = secret;
+        self
+    }
+
+    /// Encrypts what goes over TCP. The other hosts of the workflow have to do so, too.
+    #[must_use]
+    pub fn tls(mut self, tls: Option<Tls>) -> Self {
+        self.tls = tls;
         self
     }
 
@@ -269,6 +278,7 @@ pub(crate) struct Plan<'a> {
     pub(crate) cache: Option<PathBuf>,
     pub(crate) deadline: Deadline,
     pub(crate) secret: Option<Secret>,
+    pub(crate) tls: Option<Tls>,
 }
 
 /// A message from a worker: which one, and what.
@@ -306,6 +316,11 @@ pub fn run(workflow: &Workflow, options: &Options) -> Result<Outcome, RunError> 
             "function `{}` has a host, and {} mode stays on this one; use the mode network",
             function.name, options.mode
         )));
+    }
+    if options.tls.is_some() && options.network_method == NetworkMethod::Splice {
+        return Err(RunError::new(
+            "what is encrypted by TLS cannot be spliced: leave out the one or the other",
+        ));
     }
     // What runs elsewhere is looked at there.
     let modules = load_modules(workflow, options.cache.as_deref(), |f| f.host.is_none())?;
@@ -345,6 +360,7 @@ pub fn run(workflow: &Workflow, options: &Options) -> Result<Outcome, RunError> 
         cache: options.cache.clone(),
         deadline: Deadline::after(options.deadline.unwrap_or(workflow.deadline)),
         secret: options.secret.clone(),
+        tls: options.tls.clone(),
     };
     let started = std::time::Instant::now();
     let (events, inbox) = bounded(EVENTS);

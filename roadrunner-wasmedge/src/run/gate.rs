@@ -2,9 +2,10 @@
 //! sockets, all others over TCP.
 
 use super::event::Failure;
-use super::links::Link;
+use super::links::{Inlet, Link};
+use super::ration::Ration;
 use super::worker::Task;
-use super::NetworkMethod;
+use super::{NetworkMethod, Tls};
 use roadrunner_core::{Deadline, TransferError};
 use roadrunner_mem::Audience;
 use roadrunner_splice as tcp;
@@ -36,6 +37,8 @@ pub(crate) struct Far {
     pub(crate) sessions: bool,
     /// What both ends of a link must know.
     pub(crate) secret: String,
+    /// What encrypts them, if anything does.
+    pub(crate) tls: Option<Tls>,
     pub(crate) allowed: Allowed,
 }
 
@@ -44,8 +47,8 @@ pub(crate) struct Far {
 pub(crate) struct Allowed {
     /// The ports to listen at.
     pub(crate) ports: Option<RangeInclusive<u16>>,
-    /// Bytes of payloads that may be coming in at a time from one address.
-    pub(crate) memory: Option<u64>,
+    /// How many bytes of payloads may be coming in at a time.
+    pub(crate) memory: Option<Ration>,
 }
 
 /// The address of the UNIX socket of a function, in a run that no other one on this host shares the `tag` with.
@@ -62,6 +65,8 @@ pub(crate) struct Gate {
     near: HashMap<String, String>,
     /// Neighbours at trusted edges.
     trusted: Vec<String>,
+    /// What payloads from other hosts count with.
+    memory: Option<Ration>,
     /// One for each way that predecessors come by, and which of them do.
     listeners: Vec<(Listener, Vec<String>)>,
 }
@@ -114,7 +119,8 @@ impl Gate {
         Ok(Self {
             unix,
             tcp,
-            sessions: far.is_some_and(|far| far.sessions),
+            sessions: far.as_ref().is_some_and(|far| far.sessions),
+            memory: far.and_then(|far| far.allowed.memory),
             near,
             trusted: task.trusted.clone(),
             listeners,
@@ -158,7 +164,15 @@ impl Gate {
     }
 
     /// A link from each of the predecessors. Then nobody listens here any more, but for sessions that are cut.
-    pub(crate) fn accept(self, deadline: Deadline) -> Result<Vec<(String, Link)>, Failure> {
+    pub(crate) fn accept(self, deadline: Deadline) -> Result<Vec<Inlet>, Failure> {
+        let memory = self.memory.clone();
+        let links = self.accept_links(deadline)?.into_iter();
+        links
+            .map(|(from, link)| Inlet::new(from, link).rationed(memory.as_ref()))
+            .collect()
+    }
+
+    fn accept_links(self, deadline: Deadline) -> Result<Vec<(String, Link)>, Failure> {
         let mut listeners = self.listeners;
         if listeners.len() < 2 {
             return match listeners.pop() {
@@ -242,10 +256,12 @@ fn tcp_options(far: &Far) -> Result<tcp::Options, Failure> {
     if let Some(ports) = &far.allowed.ports {
         options = options.ports(ports.clone());
     }
-    if let Some(bytes) = far.allowed.memory {
-        options = options.memory_each(bytes);
+    match &far.tls {
+        Some(tls) => tls
+            .encrypt(options)
+            .map_err(|error| Failure::new(error.to_string())),
+        None => Ok(options),
     }
-    Ok(options)
 }
 
 /// Whether nobody can come any more; all other errors are of one peer, who is not one of ours.

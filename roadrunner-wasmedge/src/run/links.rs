@@ -1,10 +1,12 @@
 //! Links between workers: one type for the three transports, and waiting for any of several.
 
 use super::event::Failure;
+use super::ration::{Ration, Rationed, Share};
 use crate::function::Function;
 use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
 use roadrunner_core::{Deadline, Delivery, Transfer, TransferError};
 use roadrunner_mem::{Doorbell, Policy, SlotTransfer};
+use std::net::{IpAddr, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
@@ -47,18 +49,6 @@ impl Link {
         }
     }
 
-    /// Receives the next payload into the function's memory.
-    fn receive(
-        &mut self,
-        function: &mut Function,
-        deadline: Deadline,
-    ) -> Result<Delivery, TransferError> {
-        match self.by_slots() {
-            Some(link) => function.receive(link, deadline),
-            None => self.transfer().recv(function, deadline),
-        }
-    }
-
     /// The name that the connecting side gave it.
     pub(crate) fn name(&self) -> &str {
         match self {
@@ -79,6 +69,18 @@ impl Link {
         }
     }
 
+    /// Where the other end is, if that is known and may be another host.
+    fn peer(&self) -> Option<IpAddr> {
+        match self {
+            Self::Memory(_) | Self::Unix(_) => None,
+            Self::Tcp(link) => Some(link.wire().peer().ip()),
+            Self::Session(session) => {
+                let socket = TcpStream::from(session.descriptor()?.try_clone_to_owned().ok()?);
+                Some(socket.peer_addr().ok()?.ip())
+            }
+        }
+    }
+
     /// Whether there is something to receive; that its descriptor is readable, if it is.
     fn is_ready(&mut self, readable: bool) -> Result<bool, TransferError> {
         Ok(match self {
@@ -96,9 +98,51 @@ impl Link {
     }
 }
 
+/// A link from a predecessor.
+pub(crate) struct Inlet {
+    pub(crate) from: String,
+    pub(crate) link: Link,
+    /// What its payloads count with, if there is a limit.
+    share: Option<Share>,
+}
+
+impl Inlet {
+    /// One on which as much may come as there is room.
+    pub(crate) fn new(from: String, link: Link) -> Self {
+        let share = None;
+        Self { from, link, share }
+    }
+
+    /// The same where there is not more than that for payloads from other hosts.
+    pub(crate) fn rationed(mut self, ration: Option<&Ration>) -> Result<Self, Failure> {
+        if let (Some(ration), Link::Tcp(_) | Link::Session(_)) = (ration, &self.link) {
+            let share = ration.share(self.link.peer());
+            let failed = |error| Failure::new(format!("counting what comes in: {error}"));
+            self.share = Some(share.map_err(failed)?);
+        }
+        Ok(self)
+    }
+
+    /// Receives the next payload into the function's memory.
+    fn receive(
+        &mut self,
+        function: &mut Function,
+        deadline: Deadline,
+    ) -> Result<Delivery, TransferError> {
+        match (self.link.by_slots(), &self.share) {
+            (Some(link), _) => function.receive(link, deadline),
+            (None, None) => self.link.transfer().recv(function, deadline),
+            (None, Some(share)) => {
+                let mut sink = Rationed::new(function, share);
+                self.link.transfer().recv(&mut sink, deadline)
+            }
+        }
+    }
+}
+
 /// The links from the predecessors, each until it is finished: all in memory, or none.
 pub(crate) struct Inlets {
-    open: Vec<(String, Link)>,
+    open: Vec<Inlet>,
     /// Rings for links in memory.
     bell: Doorbell,
     /// Which one is asked first, so that a busy predecessor does not starve the others.
@@ -106,10 +150,10 @@ pub(crate) struct Inlets {
 }
 
 impl Inlets {
-    pub(crate) fn new(open: Vec<(String, Link)>) -> Self {
+    pub(crate) fn new(open: Vec<Inlet>) -> Self {
         let bell = Doorbell::new();
-        for (_, link) in &open {
-            if let Link::Memory(link) = link {
+        for inlet in &open {
+            if let Link::Memory(link) = &inlet.link {
                 link.hang(&bell);
             }
         }
@@ -128,16 +172,16 @@ impl Inlets {
     ) -> Result<Option<(String, Delivery)>, Failure> {
         while !self.open.is_empty() {
             let at = self.wait(deadline)?;
-            let (from, link) = &mut self.open[at];
-            match link.receive(function, deadline) {
+            let inlet = &mut self.open[at];
+            match inlet.receive(function, deadline) {
                 Ok(delivery) => {
                     self.turn = at + 1;
-                    return Ok(Some((from.clone(), delivery)));
+                    return Ok(Some((inlet.from.clone(), delivery)));
                 }
                 Err(TransferError::Closed) => drop(self.open.remove(at)),
                 Err(error) => {
                     return Err(Failure::transfer(
-                        &format!("receiving from `{from}`"),
+                        &format!("receiving from `{}`", inlet.from),
                         &error,
                     ))
                 }
@@ -153,13 +197,13 @@ impl Inlets {
             // Its own receive waits.
             return Ok(0);
         }
-        let names: Vec<_> = self.open.iter().map(|(from, _)| from.as_str()).collect();
+        let names: Vec<_> = self.open.iter().map(|inlet| inlet.from.as_str()).collect();
         let doing = format!("receiving from `{}`", names.join("` or `"));
         let failed = |error| Failure::transfer(&doing, &error);
         loop {
             let readable = self.readable(Deadline::now()).map_err(failed)?;
             for at in (0..count).map(|step| (self.turn + step) % count) {
-                let link = &mut self.open[at].1;
+                let link = &mut self.open[at].link;
                 if link.is_ready(readable.contains(&at)).map_err(failed)? {
                     return Ok(at);
                 }
@@ -167,12 +211,12 @@ impl Inlets {
             if deadline.has_passed() {
                 return Err(failed(TransferError::Timeout));
             }
-            if matches!(self.open[0].1, Link::Memory(_)) {
+            if matches!(self.open[0].link, Link::Memory(_)) {
                 // Whether it rang or the time is over, the loop finds out.
                 let _ = self.bell.wait(deadline);
             } else {
                 let soon = Deadline::after(LOOK_AGAIN);
-                let is_cut = self.open.iter().any(|(_, link)| link.is_cut());
+                let is_cut = self.open.iter().any(|inlet| inlet.link.is_cut());
                 let until = if is_cut { deadline.min(soon) } else { deadline };
                 self.readable(until).map_err(failed)?;
             }
@@ -185,12 +229,12 @@ impl Inlets {
             .open
             .iter()
             .enumerate()
-            .filter_map(|(at, (_, link))| {
-                let descriptor = link.descriptor()?;
+            .filter_map(|(at, inlet)| {
+                let descriptor = inlet.link.descriptor()?;
                 Some((at, PollFd::new(descriptor, PollFlags::POLLIN)))
             })
             .unzip();
-        if descriptors.is_empty() && matches!(self.open[0].1, Link::Memory(_)) {
+        if descriptors.is_empty() && matches!(self.open[0].link, Link::Memory(_)) {
             return Ok(Vec::new());
         }
         // Rounded up, as a poll that ends early would be a busy loop in the last millisecond.

@@ -181,6 +181,7 @@ impl Processes {
                 method: plan.network_method,
                 sessions: plan.sessions,
                 secret: self.remotes.secret().to_owned(),
+                tls: plan.tls.clone(),
                 // What a workflow lets listen here it says itself.
                 allowed: Allowed::default(),
             }),
@@ -326,6 +327,7 @@ mod tests {
             cache: None,
             deadline: Deadline::now(),
             secret: None,
+            tls: None,
         };
         let (events, _inbox) = crossbeam_channel::bounded(1);
         let processes = Processes::open(&plan, &events).expect("random bytes");

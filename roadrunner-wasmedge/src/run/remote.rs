@@ -8,13 +8,12 @@ mod order;
 pub use errand::check_hosts;
 
 use super::assignment::Start;
-use super::control::{Control, Order, LIMIT};
+use super::control::{self, Control, Order};
 use super::coordinator::{self, Plan, RunError};
 use crate::workflow::{FunctionSpec, Workflow};
 use crossbeam_channel::Sender;
 use errand::Errand;
 use order::order;
-use roadrunner_splice as tcp;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -59,6 +58,8 @@ impl Remotes {
             hosts: Vec::new(),
             placed,
         };
+        let options = control::options(plan.secret.as_ref(), plan.tls.as_ref())
+            .map_err(|error| RunError::new(error.to_string()))?;
         for (host, address) in addresses.iter().enumerate() {
             let numbers: Vec<_> = (0..functions.len())
                 .filter(|number| remotes.placed[*number] == Some(host))
@@ -68,13 +69,10 @@ impl Remotes {
                 .iter()
                 .map(|number| functions[*number].output.clone())
                 .collect();
-            let mut options = tcp::Options::default().limit(LIMIT);
-            if let Some(secret) = &plan.secret {
-                options = options.secret(secret.clone());
-            }
             let errand = Errand {
                 address: (*address).to_owned(),
-                options,
+                options: options.clone(),
+                is_encrypted: plan.tls.is_some(),
                 order,
                 modules,
                 input: plan.input.clone(),

@@ -2,7 +2,7 @@
 
 use super::coordinator::{Message, Plan, RunError, Workers};
 use super::event::{Event, Failure};
-use super::links::{Inlets, Link};
+use super::links::{Inlet, Inlets, Link};
 use super::worker::{Emit, Task, Worker};
 use crossbeam_channel::Sender;
 use roadrunner_core::Deadline;
@@ -18,7 +18,7 @@ pub(crate) struct Threads(Vec<JoinHandle<()>>);
 impl Threads {
     pub(crate) fn spawn(plan: &Plan<'_>, events: Sender<Message>) -> Result<Self, RunError> {
         let mut outlets: HashMap<String, Vec<(String, Link)>> = HashMap::new();
-        let mut inlets: HashMap<String, Vec<(String, Link)>> = HashMap::new();
+        let mut inlets: HashMap<String, Vec<Inlet>> = HashMap::new();
         for function in &plan.workflow.functions {
             for to in &function.successors {
                 let (here, there) = Link::in_memory(function.trusted.contains(to), &plan.policy);
@@ -27,7 +27,8 @@ impl Threads {
                     .entry(from.clone())
                     .or_default()
                     .push((to.clone(), here));
-                inlets.entry(to.clone()).or_default().push((from, there));
+                let inlet = Inlet::new(from, there);
+                inlets.entry(to.clone()).or_default().push(inlet);
             }
         }
         let mut threads = Vec::new();
@@ -76,7 +77,7 @@ impl Workers for Threads {
 fn work(
     task: &Task,
     module: &crate::module::Module,
-    inlets: Vec<(String, Link)>,
+    inlets: Vec<Inlet>,
     outlets: Vec<(String, Link)>,
     deadline: Deadline,
     emit: &Emit,

@@ -6,6 +6,7 @@ use crate::run::control::{Control, FunctionOrder, ModuleOrder, Word};
 use crate::run::event::{Event, Failure};
 use crate::run::gate::{socket_of, Allowed, Far, Ways};
 use crate::run::process::WorkerProcess;
+use crate::run::ration::Ration;
 use crate::run::worker::Task;
 use crate::run::NetworkMethod;
 use roadrunner_core::Deadline;
@@ -229,9 +230,14 @@ impl Crew {
                         method: plan.network_method,
                         sessions: plan.sessions,
                         secret: plan.secret.clone(),
+                        tls: shared.options.tls.clone(),
                         allowed: Allowed {
                             ports: shared.options.ports.clone(),
-                            memory: Some(shared.options.memory),
+                            memory: Some(Ration {
+                                directory: shared.place.ledger(),
+                                all: shared.options.memory,
+                                each: shared.options.memory_each.unwrap_or(shared.options.memory),
+                            }),
                         },
                     }),
                 },

@@ -4,9 +4,10 @@ use nix::fcntl::{Flock, FlockArg};
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 const PREFIX: &str = "roadrunner-serve-";
+const LEDGER: &str = "ledger";
 
 /// The directory, locked while the server lives: one that is not locked belongs to a server that was killed.
 pub(super) struct Place {
@@ -26,6 +27,7 @@ impl Place {
             // Another server may have taken it for left before it was locked.
             if let Some(held) = hold(directory.path())? {
                 if directory.path().is_dir() {
+                    std::fs::create_dir(directory.path().join(LEDGER))?;
                     return Ok(Self {
                         directory,
                         _held: held,
@@ -33,6 +35,11 @@ impl Place {
                 }
             }
         }
+    }
+
+    /// A directory in it, for what all runs count together.
+    pub(super) fn ledger(&self) -> PathBuf {
+        self.directory.path().join(LEDGER)
     }
 
     /// A directory in it, for one run.

@@ -353,7 +353,7 @@ impl Visit {
 fn gone(error: &TransferError) -> String {
     match error {
         TransferError::Closed | TransferError::PeerClosed | TransferError::Truncated { .. } => {
-            "its `roadrunner run` went away".to_owned()
+            "its `roadrunner run` went away, or its connection was cut".to_owned()
         }
         TransferError::Broken => "it was cut".to_owned(),
         other => format!("the link to its `roadrunner run` failed: {other}"),

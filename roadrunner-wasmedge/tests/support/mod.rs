@@ -5,6 +5,7 @@
 
 pub(crate) mod hosted;
 pub(crate) mod lots;
+pub(crate) mod proxy;
 pub(crate) mod server;
 
 use std::collections::BTreeSet;

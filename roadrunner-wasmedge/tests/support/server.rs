@@ -1,9 +1,11 @@
 //! A `roadrunner serve`, and a look at what it leaves behind.
 
 use super::{marked_processes, names};
+use nix::fcntl::{fcntl, FcntlArg};
 use nix::sys::signal::{kill, Signal};
 use nix::unistd::Pid;
 use std::collections::BTreeSet;
+use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -115,6 +117,8 @@ impl Server {
             let rooms: Vec<_> = names(self.directory.path())
                 .iter()
                 .flat_map(|place| names(&self.directory.path().join(place)))
+                // The server's own, as long as it lives.
+                .filter(|name| name != "ledger")
                 .collect();
             let workers = self.workers();
             if rooms.is_empty() && workers.is_empty() {
@@ -122,6 +126,31 @@ impl Server {
             }
             assert!(Instant::now() < until, "left: {rooms:?} {workers:?}");
             std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// Waits until payloads are coming in at its functions, or none is.
+    #[track_caller]
+    pub(crate) fn receives(&self, any: bool) {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            let places = names(self.directory.path());
+            let ledger = self.directory.path().join(&places[0]).join("ledger/all");
+            let is_held = File::options().write(true).open(ledger).is_ok_and(|file| {
+                let whole = nix::libc::flock {
+                    l_type: nix::libc::F_WRLCK as i16,
+                    l_whence: nix::libc::SEEK_SET as i16,
+                    l_start: 0,
+                    l_len: 0,
+                    l_pid: 0,
+                };
+                fcntl(&file, FcntlArg::F_OFD_SETLK(&whole)).is_err()
+            });
+            if is_held == any {
+                return;
+            }
+            assert!(Instant::now() < until, "it is not so: {any}");
+            std::thread::sleep(Duration::from_millis(1));
         }
     }
 

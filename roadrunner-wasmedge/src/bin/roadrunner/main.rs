@@ -4,6 +4,7 @@ mod policy;
 mod report;
 mod secret;
 mod serve;
+mod tls;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -50,6 +51,8 @@ enum Command {
         policy: Vec<policy::Setting>,
         #[command(flatten)]
         secret: secret::Argument,
+        #[command(flatten)]
+        tls: tls::Files,
     },
     /// Host functions for runs of other hosts, until SIGTERM or Ctrl-C
     #[command(after_long_help = serve::HELP)]
@@ -94,6 +97,8 @@ struct RunArguments {
     cache: Option<PathBuf>,
     #[command(flatten)]
     secret: secret::Argument,
+    #[command(flatten)]
+    tls: tls::Files,
     /// Show what functions log, down to this level
     #[arg(long, value_enum, value_name = "LEVEL", default_value = "info")]
     log: LogArgument,
@@ -181,10 +186,11 @@ fn act() -> u8 {
             hosts,
             policy,
             secret,
+            tls,
         } => check(
             &workflow,
             cache.as_deref(),
-            hosts.then_some(&secret),
+            hosts.then_some((&secret, &tls)),
             &policy::with(&policy),
         ),
         Command::Serve(arguments) => serve::run(arguments),
@@ -203,17 +209,17 @@ fn act() -> u8 {
 
 type Failure = Box<dyn std::error::Error>;
 
-/// `secret` if the hosts are to be asked, too.
+/// `credentials` if the hosts are to be asked, too.
 fn check(
     file: &Path,
     cache: Option<&Path>,
-    secret: Option<&secret::Argument>,
+    credentials: Option<(&secret::Argument, &tls::Files)>,
     policy: &Policy,
 ) -> Result<u8, Failure> {
     let workflow = Workflow::load(file)?;
     run::check_modules(&workflow, cache)?;
-    if let Some(secret) = secret {
-        run::check_hosts(&workflow, secret.secret()?.as_ref())?;
+    if let Some((secret, tls)) = credentials {
+        run::check_hosts(&workflow, secret.secret()?.as_ref(), tls.tls()?.as_ref())?;
     }
     let edges: usize = workflow.functions.iter().map(|f| f.successors.len()).sum();
     say(&format!(
@@ -239,6 +245,7 @@ fn run_workflow(arguments: &RunArguments) -> Result<u8, Failure> {
     ctrlc::set_handler(move || trigger.pull())?;
     let mut report = Report::default();
     let secret = arguments.secret.secret()?;
+    let tls = arguments.tls.tls()?;
     let ended = Workflow::load(&arguments.workflow)
         .map_err(|error| (error.to_string(), FAILED))
         .and_then(|workflow| {
@@ -255,8 +262,9 @@ fn run_workflow(arguments: &RunArguments) -> Result<u8, Failure> {
                     arguments.output.join(mode.name())
                 };
                 let progress = progress(mode);
-                let options =
-                    options(arguments, &output, mode, &interrupt, &progress).secret(secret.clone());
+                let options = options(arguments, &output, mode, &interrupt, &progress)
+                    .secret(secret.clone())
+                    .tls(tls.clone());
                 let outcome = run::run(&workflow, &options);
                 progress.finish_and_clear();
                 match outcome {

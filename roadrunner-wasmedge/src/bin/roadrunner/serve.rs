@@ -1,6 +1,6 @@
 //! `roadrunner serve`.
 
-use super::{secret, talk, Failure};
+use super::{secret, talk, tls, Failure};
 use roadrunner_wasmedge::run::Interrupt;
 use roadrunner_wasmedge::serve::{Options, Server};
 use std::ops::RangeInclusive;
@@ -22,7 +22,8 @@ Hosts functions for `roadrunner run --mode network` elsewhere, whose workflow fi
 
 Functions on different hosts reach each other directly, at ports that the system chooses or that are in --ports: let the \
 hosts of a workflow through each other's firewalls. Functions on one host reach each other over UNIX sockets. Peers prove \
-that they know the secret; payloads are not encrypted.
+that they know the secret. Where others can read packets or change them, add --tls-authority, --tls-certificate and \
+--tls-key, here and there: everything between hosts is encrypted then.
 
 Limits, beside those that have an option: 4096 connections, and 64 of hosts that have proved themselves and ask for no \
 run; of peers that have yet to prove themselves 64 at a time, each for up to 3 seconds; 5 seconds until a host has said \
@@ -39,6 +40,8 @@ pub(crate) struct Arguments {
     listen: String,
     #[command(flatten)]
     secret: secret::Argument,
+    #[command(flatten)]
+    tls: tls::Files,
     /// Modules that are here already, *.wasm and *.wat: they are found by their SHA-256 and need not be sent
     #[arg(long, value_name = "DIR")]
     modules: Option<PathBuf>,
@@ -70,9 +73,13 @@ pub(crate) struct Arguments {
     /// chooses]
     #[arg(long, value_name = "LOW-HIGH", value_parser = ports)]
     ports: Option<RangeInclusive<u16>>,
-    /// Bytes of payloads that may be coming in at a time from one address at a function; a run that needs more fails
+    /// Bytes of payloads that may be coming in at a time from other hosts, at all functions of all runs; a run that needs
+    /// more fails
     #[arg(long, value_name = "BYTES", default_value_t = u32::MAX.into())]
     memory: u64,
+    /// How many of these bytes may come from one address [default: all]
+    #[arg(long, value_name = "BYTES")]
+    memory_each: Option<u64>,
     /// Seconds that the deadline of a run may be away
     #[arg(long, value_name = "SECONDS", default_value_t = 3600, value_parser = clap::value_parser!(u32).range(1..))]
     longest: u32,
@@ -95,6 +102,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<u8, Failure> {
     ctrlc::set_handler(move || trigger.pull())?;
     let options = Options::default()
         .secret(arguments.secret.secret()?)
+        .tls(arguments.tls.tls()?)
         .modules(arguments.modules, arguments.sealed)
         .cache(arguments.cache)
         .directory(arguments.directory)
@@ -105,6 +113,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<u8, Failure> {
         .max_pages(arguments.max_pages)
         .ports(arguments.ports)
         .memory(arguments.memory)
+        .memory_each(arguments.memory_each)
         .longest(Duration::from_secs(arguments.longest.into()))
         .grace(Duration::from_secs(arguments.grace.into()))
         .log(talk);

@@ -3,10 +3,11 @@
 use super::heard::Heard;
 use super::State;
 use crate::run::control::{
-    Control, Message, Order, RunOrder, Word, BEAT, INPUT, LIMIT, NAME, SILENCE,
+    self, Control, Message, Order, RunOrder, Word, BEAT, INPUT, NAME, READING, SILENCE,
 };
 use crate::run::coordinator::{self, RunError};
 use crate::run::event::{monotonic_now, Event, Failure};
+use crate::run::Tls;
 use crate::workflow::Workflow;
 use crossbeam_channel::Sender;
 use roadrunner_core::{Deadline, TransferError};
@@ -23,6 +24,7 @@ const CONNECT: Duration = Duration::from_secs(10);
 pub(super) struct Errand {
     pub(super) address: String,
     pub(super) options: tcp::Options,
+    pub(super) is_encrypted: bool,
     pub(super) order: RunOrder,
     /// The files of the order's modules.
     pub(super) modules: Vec<PathBuf>,
@@ -61,7 +63,7 @@ impl Errand {
     fn converse(&self, heard: &mut Heard<'_>) -> Result<(), String> {
         let by = self.deadline.min(Deadline::after(CONNECT));
         let link = tcp::connect(&self.address, NAME, &self.options, by)
-            .map_err(|error| unreachable(&error))?;
+            .map_err(|error| unreachable(&error, self.is_encrypted))?;
         let control = Arc::new(Control::new(link).map_err(|error| error.to_string())?);
         {
             let mut progress = self.state.lock();
@@ -73,7 +75,7 @@ impl Errand {
         let wanted = self.introduce(&control)?;
         heard.set_clock(&control)?;
         self.supply(&control, &wanted)
-            .map_err(|error| last_word(&control).unwrap_or_else(|| error.to_string()))?;
+            .map_err(|error| last_word(&control).unwrap_or_else(|| broken(&error)))?;
         self.follow(&control, heard)
     }
 
@@ -81,7 +83,7 @@ impl Errand {
     fn introduce(&self, control: &Control) -> Result<Vec<usize>, String> {
         control
             .say(&Order::Run(Box::new(self.order.clone())))
-            .map_err(|error| error.to_string())?;
+            .map_err(|error| broken(&error))?;
         match control.next(Instant::now() + SILENCE) {
             Ok(Some(Message::Said(Word::Welcome { send }))) => Ok(send),
             Ok(Some(Message::Said(Word::Refused { reason }))) => Err(reason),
@@ -95,7 +97,7 @@ impl Errand {
     fn supply(&self, control: &Control, wanted: &[usize]) -> Result<(), TransferError> {
         let file = |path: &Path| {
             File::open(path).map_err(|error| TransferError::Io {
-                doing: "read what is to be sent",
+                doing: READING,
                 source: std::io::Error::new(error.kind(), format!("{}: {error}", path.display())),
             })
         };
@@ -141,14 +143,23 @@ impl Errand {
     }
 }
 
-fn unreachable(error: &TransferError) -> String {
+fn unreachable(error: &TransferError, is_encrypted: bool) -> String {
     match error {
         TransferError::Io { source, .. } if source.kind() == std::io::ErrorKind::TimedOut => {
             format!("{source}; is `roadrunner serve` running there, and does a firewall let it through?")
         }
-        TransferError::Refused(_) => format!(
-            "{error} (its secret comes from --secret-file, or from the variable ROADRUNNER_SECRET)"
-        ),
+        // What one that does not understand a word of TLS does.
+        TransferError::Refused(_) | TransferError::PeerClosed | TransferError::Truncated { .. } => {
+            let tls = if is_encrypted {
+                "its `roadrunner serve` needs TLS as well, and a certificate for this address or for --tls-name; leave out \
+                 the --tls options here if it is to go without"
+            } else {
+                "if its `roadrunner serve` has TLS, give --tls-authority, --tls-certificate and --tls-key here, too"
+            };
+            format!(
+                "{error} (its secret comes from --secret-file, or from the variable ROADRUNNER_SECRET; {tls})"
+            )
+        }
         _ => error.to_string(),
     }
 }
@@ -163,8 +174,11 @@ pub(super) fn silent() -> String {
 pub(super) fn broken(error: &TransferError) -> String {
     match error {
         TransferError::Closed | TransferError::PeerClosed | TransferError::Truncated { .. } => {
-            "its `roadrunner serve` ended the run, or was ended; see what it printed".to_owned()
+            "the connection to it ended before the run had: its `roadrunner serve` ended the run, or was ended (see what it \
+             printed), or something between the hosts cut the connection, which is not made again; start the run again"
+                .to_owned()
         }
+        TransferError::Io { doing: READING, .. } => error.to_string(),
         other => format!("the link to it failed: {other}"),
     }
 }
@@ -181,14 +195,16 @@ fn last_word(control: &Control) -> Option<String> {
 ///
 /// # Errors
 /// What is wrong with those where something is.
-pub fn check_hosts(workflow: &Workflow, secret: Option<&tcp::Secret>) -> Result<(), RunError> {
-    let mut options = tcp::Options::default().limit(LIMIT);
-    if let Some(secret) = secret {
-        options = options.secret(secret.clone());
-    }
+pub fn check_hosts(
+    workflow: &Workflow,
+    secret: Option<&tcp::Secret>,
+    tls: Option<&Tls>,
+) -> Result<(), RunError> {
+    let options =
+        control::options(secret, tls).map_err(|error| RunError::new(error.to_string()))?;
     let ask = |address: &str| -> Result<(), String> {
         let link = tcp::connect(address, NAME, &options, Deadline::after(CONNECT))
-            .map_err(|error| unreachable(&error))?;
+            .map_err(|error| unreachable(&error, tls.is_some()))?;
         let control = Control::new(link).map_err(|error| error.to_string())?;
         control.say(&Order::Ask).map_err(|error| broken(&error))?;
         let answer = control.next(Instant::now() + SILENCE);

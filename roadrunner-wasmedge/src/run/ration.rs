@@ -1,0 +1,292 @@
+//! How many bytes of payloads may be coming in at a time from other hosts, counted over all processes that this host's
+//! functions run in.
+//!
+//! A byte of room is a byte of a file that somebody has locked (`F_OFD_SETLK`, fcntl(2)); there is one file for all, and one
+//! for each address that payloads come from. The files stay empty. What a process holds is free again when it dies,
+//! whatever it dies of, and nobody has to be asked.
+
+use nix::errno::Errno;
+use nix::fcntl::{fcntl, FcntlArg};
+use nix::libc::{flock, F_UNLCK, F_WRLCK, SEEK_SET};
+use roadrunner_core::{LinearMemory, Region, Sink, TransferError};
+use serde::{Deserialize, Serialize};
+use std::fs::File;
+use std::io;
+use std::net::{IpAddr, Ipv6Addr};
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+/// What there is for all, and for those from one address.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Ration {
+    /// Where the files are: the same for all processes that share it.
+    pub(crate) directory: PathBuf,
+    pub(crate) all: u64,
+    pub(crate) each: u64,
+}
+
+impl Ration {
+    /// What a link from `address` takes its room from.
+    pub(crate) fn share(&self, address: Option<IpAddr>) -> io::Result<Share> {
+        let theirs = address.map_or_else(
+            || "elsewhere".to_owned(),
+            |address| origin(address).to_string(),
+        );
+        Ok(Share([
+            Room::open(&self.directory.join("all"), self.all, "--memory")?,
+            Room::open(&self.directory.join(theirs), self.each, "--memory-each")?,
+        ]))
+    }
+}
+
+/// The room of one link, for one payload at a time. What it holds is free again when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Share([Room; 2]);
+
+impl Share {
+    fn take(&self, bytes: u64) -> Result<(), TransferError> {
+        for room in &self.0 {
+            let taken = room.take(bytes).map_err(|source| TransferError::Io {
+                doing: "count what is coming in",
+                source,
+            })?;
+            if !taken {
+                self.give_back();
+                return Err(TransferError::NoRoom {
+                    len: bytes,
+                    reason: format!(
+                        "this host may receive {} bytes at a time ({}), and others are coming in",
+                        room.most, room.option
+                    ),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    fn give_back(&self) {
+        for room in &self.0 {
+            // Of a lock that is there: it may need memory for the two parts of one, which this leaves none of.
+            let _ = room.lock(F_UNLCK, 0..LONGEST);
+        }
+    }
+}
+
+/// The last byte that can be locked.
+const LONGEST: u64 = i64::MAX as u64;
+
+/// A file of which bytes are locked; each has its own description of it, as those of one never are in each other's way.
+#[derive(Debug)]
+struct Room {
+    file: File,
+    most: u64,
+    /// What sets the limit.
+    option: &'static str,
+}
+
+impl Room {
+    fn open(path: &Path, most: u64, option: &'static str) -> io::Result<Self> {
+        let mut options = File::options();
+        Ok(Self {
+            file: options
+                .write(true)
+                .create(true)
+                .truncate(false)
+                .open(path)?,
+            most: most.min(LONGEST),
+            option,
+        })
+    }
+
+    /// Locks so many bytes, wherever they are free; false, and none, if there are not so many.
+    fn take(&self, bytes: u64) -> io::Result<bool> {
+        let (mut at, mut missing) = (0, bytes);
+        while missing > 0 {
+            if self.most - at < missing {
+                self.lock(F_UNLCK, 0..LONGEST)?;
+                return Ok(false);
+            }
+            let mut end = at + missing;
+            loop {
+                if self.lock(F_WRLCK, at..end)? {
+                    missing -= end - at;
+                    at = end;
+                    break;
+                }
+                match self.who_has(at..end)? {
+                    // Free again.
+                    None => {}
+                    Some(theirs) if theirs.start <= at => {
+                        at = theirs.end.min(self.most);
+                        break;
+                    }
+                    Some(theirs) => end = theirs.start,
+                }
+            }
+        }
+        Ok(true)
+    }
+
+    /// False if somebody else has some of it.
+    fn lock(&self, kind: i32, range: Range<u64>) -> io::Result<bool> {
+        match fcntl(&self.file, FcntlArg::F_OFD_SETLK(&lock(kind, &range))) {
+            Ok(_) => Ok(true),
+            Err(Errno::EAGAIN | Errno::EACCES) => Ok(false),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
+    /// One of the locks of others in it.
+    fn who_has(&self, range: Range<u64>) -> io::Result<Option<Range<u64>>> {
+        let mut found = lock(F_WRLCK, &range);
+        fcntl(&self.file, FcntlArg::F_OFD_GETLK(&mut found))?;
+        if i32::from(found.l_type) == F_UNLCK {
+            return Ok(None);
+        }
+        let start = u64::try_from(found.l_start).unwrap_or(0);
+        Ok(Some(match u64::try_from(found.l_len) {
+            // To the end of the file, wherever that is.
+            Err(_) | Ok(0) => start..LONGEST,
+            Ok(len) => start..start.saturating_add(len),
+        }))
+    }
+}
+
+fn lock(kind: i32, range: &Range<u64>) -> flock {
+    flock {
+        l_type: kind as i16,
+        l_whence: SEEK_SET as i16,
+        l_start: range.start as i64,
+        l_len: (range.end - range.start) as i64,
+        l_pid: 0,
+    }
+}
+
+/// Whom an address belongs to: of IPv6 the first 64 bits, because one host has all of the others (RFC 4291 section 2.5.4).
+fn origin(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) if !address.is_loopback() => {
+            IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() >> 64 << 64))
+        }
+        other => other,
+    }
+}
+
+/// A sink that takes nothing in for which there is no room.
+pub(crate) struct Rationed<'a, S> {
+    sink: &'a mut S,
+    share: &'a Share,
+}
+
+impl<'a, S: Sink> Rationed<'a, S> {
+    pub(crate) fn new(sink: &'a mut S, share: &'a Share) -> Self {
+        Self { sink, share }
+    }
+}
+
+impl<S: Sink> Sink for Rationed<'_, S> {
+    fn reserve(&mut self, len: u64, align: u64) -> Result<Region, TransferError> {
+        self.share.take(len)?;
+        self.sink.reserve(len, align)
+    }
+
+    fn memory(&mut self) -> &mut dyn LinearMemory {
+        self.sink.memory()
+    }
+
+    fn release(&mut self, region: Region) {
+        self.sink.release(region);
+        self.share.give_back();
+    }
+}
+
+/// What it took in has come, or does not come any more.
+impl<S> Drop for Rationed<'_, S> {
+    fn drop(&mut self) {
+        self.share.give_back();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Ration, Rationed};
+    use proptest::prelude::*;
+    use roadrunner_core::{HostMemory, Sink, TransferError};
+
+    fn ration(directory: &tempfile::TempDir, all: u64, each: u64) -> Ration {
+        Ration {
+            directory: directory.path().to_owned(),
+            all,
+            each,
+        }
+    }
+
+    #[test]
+    fn what_one_address_has_is_counted_with_all_and_comes_back() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let ration = ration(&directory, 100, 70);
+        let share = |address: &str| {
+            let address = address.parse().expect("an address");
+            ration.share(Some(address)).expect("a file")
+        };
+        let (one, same) = (share("192.0.2.1"), share("::ffff:192.0.2.1"));
+        let other = share("192.0.2.2");
+        let says = |taken: Result<(), TransferError>| taken.expect_err("none").to_string();
+        assert!(says(one.take(71)).contains("--memory-each"));
+        one.take(50).expect("room");
+        assert!(says(same.take(21)).contains("70 bytes"));
+        same.take(20).expect("room");
+        assert!(says(other.take(31)).contains("100 bytes at a time (--memory)"));
+        other.take(30).expect("room");
+        assert!(share("192.0.2.3").take(1).is_err());
+        one.give_back();
+        // Where `one` had it, and where nobody had.
+        share("192.0.2.3").take(50).expect("room");
+        drop(other);
+        drop(same);
+        share("192.0.2.1").take(70).expect("room");
+        let network = share("2001:db8::1");
+        network.take(70).expect("room");
+        assert!(says(share("2001:db8::2").take(1)).contains("--memory-each"));
+    }
+
+    #[test]
+    fn a_sink_holds_its_room_until_its_payload_has_come() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let ration = ration(&directory, 10, 10);
+        let [one, other] = [(); 2].map(|()| ration.share(None).expect("a file"));
+        let mut memory = HostMemory::new();
+        let mut sink = Rationed::new(&mut memory, &one);
+        let region = sink.reserve(6, 1).expect("room");
+        assert!(other.take(5).is_err());
+        sink.release(region);
+        other.take(5).expect("room");
+        assert!(sink.reserve(6, 1).is_err());
+        other.give_back();
+        sink.reserve(6, 1).expect("room");
+        drop(sink);
+        other.take(10).expect("room");
+    }
+
+    proptest! {
+        /// Whatever was taken and given back before: there is room exactly for what nobody has.
+        #[test]
+        fn holes_are_filled(steps in proptest::collection::vec((0_usize..6, 0_u64..40), 1..60)) {
+            let directory = tempfile::tempdir().expect("a directory");
+            let ration = ration(&directory, 100, 1000);
+            let shares: Vec<_> = (0..6).map(|_| ration.share(None).expect("a file")).collect();
+            let mut held = [0; 6];
+            for (who, bytes) in steps {
+                if held[who] > 0 {
+                    shares[who].give_back();
+                    held[who] = 0;
+                } else {
+                    let room = 100 - held.iter().sum::<u64>();
+                    let taken = shares[who].take(bytes).is_ok();
+                    prop_assert_eq!(taken, bytes <= room, "{} of {}", bytes, room);
+                    held[who] = if taken { bytes } else { 0 };
+                }
+            }
+        }
+    }
+}
