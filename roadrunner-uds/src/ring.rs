@@ -305,7 +305,8 @@ impl Ring {
         let room = |taken: u64| self.size as u64 - (self.put - taken);
         if room(self.taken) < lines(wanted) {
             let taken = self.load(self.ours.head);
-            if taken < self.taken || taken > self.put {
+            // In mid-line there would be less room than an entry of these bytes takes.
+            if taken < self.taken || taken > self.put || taken % LINE as u64 != 0 {
                 return Err(garbage("a head that is out of the ring"));
             }
             self.taken = taken;

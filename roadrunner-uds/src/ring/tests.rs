@@ -51,6 +51,22 @@ fn a_ring_that_is_none_or_of_another_version_is_refused() {
     }
 }
 
+#[test]
+fn a_receiver_takes_out_whole_lines_or_lies() {
+    let (mut ring, _, words) = both();
+    while put(&mut ring, 0, &[1; 1000]) {}
+    let head = words.word(ring.ours.head);
+    for line in (0..ring.put).step_by(LINE) {
+        for beside in 1..LINE as u64 {
+            head.store(line + beside, Ordering::Relaxed);
+            let error = ring.room(1 << LOG).expect_err("it took out a part");
+            assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+        }
+    }
+    head.store(LINE as u64, Ordering::Relaxed);
+    assert!(put(&mut ring, 0, &[2; LINE - HEAD_LEN]) && !put(&mut ring, 0, b"3"));
+}
+
 /// What a sender and a receiver do, in as many steps as others can see.
 struct Sleepers {
     sender: Ring,
