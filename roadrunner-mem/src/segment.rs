@@ -162,19 +162,26 @@ impl Segment {
             same if same == audience.0 => same,
             _ => Audience::SEVERAL,
         };
-        let before = self
+        // First, so that whoever looks meanwhile sees who will have it.
+        let _ = self
             .audience
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |before| {
                 Some(seen(before))
             });
-        if before == Ok(Audience::NOBODY) {
+        // Not once for all: another thread may be about to, or have failed to.
+        if !self.has(seals)? {
             match fcntl(&self.descriptor, FcntlArg::F_ADD_SEALS(seals)) {
-                // Sealed by another thread meanwhile.
-                Ok(_) | Err(Errno::EPERM) => {}
-                Err(errno) => return Err(errno.into()),
+                // By another thread meanwhile; or for good without these.
+                Err(Errno::EPERM) if self.has(seals)? => {}
+                added => drop(added?),
             }
         }
         Ok(self.descriptor.as_fd())
+    }
+
+    fn has(&self, seals: SealFlag) -> io::Result<bool> {
+        let there = fcntl(&self.descriptor, FcntlArg::F_GET_SEALS)?;
+        Ok(SealFlag::from_bits_retain(there).contains(seals))
     }
 
     /// Whether nobody outside the process has it but this audience.
@@ -277,6 +284,22 @@ mod tests {
         assert!(ftruncate(&ours, 8192).is_err(), "it grew");
         let more = fcntl(&ours, FcntlArg::F_ADD_SEALS(SealFlag::F_SEAL_FUTURE_WRITE));
         assert!(more.is_err(), "the audience can keep us from mapping it");
+    }
+
+    #[test]
+    fn what_can_still_be_written_to_by_others_is_not_passed() {
+        let entrusted = Segment::new(4096).expect("a segment");
+        entrusted.entrust_to(Audience::new()).expect("sealed");
+        // Its maker saw to it that no seal can be added.
+        let seals = Some(SIZE_SEALS | SealFlag::F_SEAL_SEAL);
+        let received = Segment::from_received(memfd(4096, seals), 4096).expect("sealed");
+        for writable in [entrusted, received] {
+            for _ in 0..2 {
+                let passed = writable.pass_to(Audience::new());
+                let error = passed.expect_err("it is passed");
+                assert_eq!(error.kind(), io::ErrorKind::PermissionDenied);
+            }
+        }
     }
 
     #[test]
