@@ -2,6 +2,7 @@
 
 mod trying;
 mod waiting;
+mod wires;
 
 use super::*;
 use crate::frame::{FrameError, HEADER_LEN};

@@ -100,6 +100,20 @@ fn a_receive_waits_to_say_something_only_where_too_much_is_unsaid() {
         assert_eq!(receive(&mut a), (true, 1), "{unsaid} unsaid");
     }
     assert_eq!(receive(&mut a), (false, 1), "nothing is received unsaid");
+    assert_eq!(b.wants(), Wants::WRITE);
+    assert!(!b.is_drained(), "there is more, which has to wait");
+}
+
+#[test]
+fn a_receive_says_whether_it_took_all_there_was() {
+    let (mut a, mut b) = pair(usize::MAX, false);
+    let mut memory = HostMemory::new();
+    assert!(!b.is_drained(), "nobody has looked");
+    assert!(matches!(b.try_recv(&mut memory), Ok(None)));
+    assert!(b.is_drained());
+    send(&mut a, b"payload").expect("room");
+    assert!(matches!(b.try_recv(&mut memory), Ok(Some(_))));
+    assert!(!b.is_drained(), "there may be more");
 }
 
 #[test]
@@ -118,7 +132,9 @@ fn a_payload_that_was_announced_is_pending_until_it_is_received() {
     assert_eq!(recv(&mut b).expect("sent"), b"here");
     assert!(!b.has_pending());
     a.close(soon()).expect("open");
+    assert!(!b.has_ended(), "nobody has looked");
     assert!(b.listen(soon()).expect("open"), "the end is a word");
+    assert!(b.has_ended());
 }
 
 #[test]
