@@ -1,16 +1,18 @@
 //! Pages that take the place of those which leave with a payload.
 
+mod scrubber;
+mod used;
+
 use crate::doorbell::locked;
 use crate::slots::Trust;
-use crate::sys::{
-    clear, clear_past_caches, lower_priority, prefer_huge, touch, PageBuffer, Pages, TABLE,
-};
+use crate::sys::{prefer_huge, PageBuffer, Pages};
 use roadrunner_core::LinearMemory;
+use scrubber::{wait, Shared, State};
 use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread::{self, JoinHandle};
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
+use used::{fits, take_best, Used};
 
 /// How much a pool may take, and for how long.
 #[derive(Debug, Clone)]
@@ -252,298 +254,14 @@ impl Drop for Owner {
     }
 }
 
-/// Bytes that are cleared in one go: some 20 microseconds.
-const PIECE: usize = 256 << 10;
-/// Bytes of the buffers that the thread clears. Smaller ones are cleared by whoever takes them, and are in that
-/// processor's caches then: for a function that fills 1 MiB this is worth more than the 20 microseconds that it takes.
-const LARGE: u64 = 4 << 20;
 /// How long somebody waits for pages that are being cleared: many times what a piece takes.
 const PATIENCE: Duration = Duration::from_millis(2);
-/// Buffers at most: each is a mapping, of which a process has 65,530 by default.
-const MOST: usize = 512;
-/// How long the thread sleeps between two looks while there is something to do now and then. To wake it up would take a
-/// sender 25 microseconds, as much as clearing 1 MiB.
-const NAP: Duration = Duration::from_millis(1);
-/// After so many looks in vain it has to be woken up.
-const NAPS: u32 = 200;
-/// Bytes of the thread's stack: it calls next to nothing.
-const STACK: usize = 64 << 10;
-
-struct Shared {
-    options: PoolOptions,
-    state: Mutex<State>,
-    /// There is something to do for the thread.
-    work: Condvar,
-    /// What was in hand has been put back.
-    given_back: Condvar,
-    /// How many wait for what is in hand.
-    wanted: AtomicUsize,
-}
-
-#[derive(Default)]
-struct State {
-    /// The one that was put last is at the end, here and among the dirty ones.
-    clean: Vec<Used>,
-    dirty: Vec<Used>,
-    /// Bytes of the pages that are being cleared.
-    in_hand: u64,
-    /// What was needed last, and not there.
-    missed: Option<usize>,
-    counts: PoolReport,
-    thread: Option<JoinHandle<()>>,
-    runs: bool,
-    /// The thread does not look by itself.
-    sleeps: bool,
-    closed: bool,
-}
-
-impl State {
-    fn bytes(&self) -> u64 {
-        let all = self.clean.iter().chain(&self.dirty);
-        all.map(Used::len).sum::<u64>() + self.in_hand
-    }
-
-    /// The first `len` bytes of a buffer. What is left of it, in whole page tables, is kept.
-    fn cut(&mut self, used: Used, len: usize) -> PageBuffer {
-        let (buffer, rest) = used.cut(len);
-        match rest {
-            Some(rest) if rest.is_clean() => self.clean.push(rest),
-            Some(rest) => self.dirty.push(rest),
-            None => {}
-        }
-        buffer
-    }
-
-    /// Takes out what is too much, or was not needed since `before`.
-    fn surplus(&mut self, most: u64, before: Option<Instant>) -> Vec<Used> {
-        let mut surplus = Vec::new();
-        loop {
-            let count = self.clean.len() + self.dirty.len();
-            let too_much = self.bytes() > most || count > MOST;
-            let all = [&mut self.clean, &mut self.dirty].into_iter();
-            let oldest = all
-                .flat_map(|list| {
-                    let at = (0..list.len()).min_by_key(|at| list[*at].since)?;
-                    Some((list[at].since, at, list))
-                })
-                .min_by_key(|(since, ..)| *since);
-            match oldest {
-                Some((since, at, list)) if too_much || before.is_some_and(|it| since <= it) => {
-                    surplus.push(list.remove(at));
-                }
-                _ => break,
-            }
-        }
-        surplus
-    }
-}
-
-impl State {
-    /// Takes out what was not needed for `idle` before `now`.
-    fn idle(&mut self, now: Instant, idle: Duration) -> Vec<Used> {
-        // Without such an instant nothing can be that old.
-        let before = now.checked_sub(idle);
-        before.map_or_else(Vec::new, |before| self.surplus(u64::MAX, Some(before)))
-    }
-}
-
-impl Shared {
-    fn add(self: &Arc<Self>, mut state: MutexGuard<'_, State>, used: Used) {
-        match used.is_clean() {
-            true => state.clean.push(used),
-            false => state.dirty.push(used),
-        }
-        // Unmapping takes time that nobody need wait for.
-        let surplus = state.surplus(self.options.bytes, None);
-        let idle = state.dirty.is_empty() && state.clean.is_empty();
-        if self.options.background && !idle && !state.runs {
-            let shared = self.clone();
-            let thread = thread::Builder::new()
-                .name("roadrunner-pool".to_owned())
-                .stack_size(STACK)
-                .spawn(move || shared.run());
-            // Without one, pages are cleared when they are needed.
-            state.runs = thread.is_ok();
-            state.thread = thread.ok();
-        }
-        let sleeps = std::mem::take(&mut state.sleeps);
-        drop(state);
-        if sleeps {
-            self.work.notify_one();
-        }
-        drop(surplus);
-    }
-
-    /// What the thread does.
-    fn run(&self) {
-        lower_priority();
-        let mut state = locked(&self.state);
-        let mut naps = 0;
-        while !state.closed {
-            let done;
-            (state, done) = self.scrub_one(state, LARGE);
-            if done.is_some() {
-                naps = 0;
-                continue;
-            }
-            if naps < NAPS && self.options.idle > NAP {
-                naps += 1;
-                state = wait(&self.work, state, NAP);
-                continue;
-            }
-            naps = 0;
-            if state.clean.is_empty() && state.dirty.is_empty() {
-                break;
-            }
-            state.sleeps = true;
-            state = wait(&self.work, state, self.options.idle);
-            state.sleeps = false;
-            let surplus = state.idle(Instant::now(), self.options.idle);
-            if !surplus.is_empty() {
-                drop(state);
-                drop(surplus);
-                state = locked(&self.state);
-            }
-        }
-        state.runs = false;
-    }
-
-    /// Clears the pages that were put last, of those with at least `from` bytes, in pieces, until somebody wants them;
-    /// `None` if there is nothing to do.
-    fn scrub_one<'a>(
-        &'a self,
-        mut state: MutexGuard<'a, State>,
-        from: u64,
-    ) -> (MutexGuard<'a, State>, Option<()>) {
-        let right = |used: &Used| used.trust.is_none() && (used.len() >= from || used.fresh);
-        let next = state.dirty.iter().rposition(right);
-        let Some(at) = next.filter(|_| self.wanted.load(Ordering::Relaxed) == 0) else {
-            return (state, None);
-        };
-        let mut used = state.dirty.remove(at);
-        state.in_hand += used.len();
-        drop(state);
-        let mut scrubbed = 0;
-        while !used.is_clean() && self.wanted.load(Ordering::Relaxed) == 0 {
-            scrubbed += used.clear_some(PIECE);
-        }
-        let mut state = locked(&self.state);
-        state.in_hand -= used.len();
-        state.counts.scrubbed += scrubbed as u64;
-        match used.is_clean() {
-            true => state.clean.push(used),
-            false => state.dirty.push(used),
-        }
-        self.given_back.notify_all();
-        (state, Some(()))
-    }
-}
-
-fn wait<'a>(
-    changed: &Condvar,
-    state: MutexGuard<'a, State>,
-    most: Duration,
-) -> MutexGuard<'a, State> {
-    changed
-        .wait_timeout(state, most)
-        .unwrap_or_else(PoisonError::into_inner)
-        .0
-}
-
-/// Pages that held somebody's bytes.
-struct Used {
-    buffer: PageBuffer,
-    /// How many bytes from the start on hold nothing any more.
-    cleared: usize,
-    /// The link whose ends alone may see what they hold.
-    trust: Option<Trust>,
-    /// Nobody had them yet: they need only be there.
-    fresh: bool,
-    since: Instant,
-}
-
-impl Used {
-    fn new(buffer: PageBuffer, trust: Option<Trust>) -> Self {
-        Self {
-            buffer,
-            cleared: 0,
-            trust,
-            fresh: false,
-            since: Instant::now(),
-        }
-    }
-
-    fn fresh(buffer: PageBuffer) -> Self {
-        Self {
-            fresh: true,
-            ..Self::new(buffer, None)
-        }
-    }
-
-    fn len(&self) -> u64 {
-        self.buffer.len() as u64
-    }
-
-    fn is_clean(&self) -> bool {
-        self.cleared >= self.buffer.len()
-    }
-
-    /// Clears up to `count` bytes more, and says how many.
-    fn clear_some(&mut self, count: usize) -> usize {
-        let size = self.len();
-        let (_, rest) = self.buffer.span().split_at(self.cleared);
-        let (next, _) = rest.split_at(count);
-        match size {
-            _ if self.fresh => touch(next),
-            LARGE.. => clear_past_caches(next),
-            _ => clear(next),
-        }
-        self.cleared += next.len();
-        next.len()
-    }
-
-    /// The first `len` bytes, and what is left of the others.
-    fn cut(self, len: usize) -> (PageBuffer, Option<Self>) {
-        let cleared = self.cleared.saturating_sub(len.next_multiple_of(TABLE));
-        let (buffer, rest) = self.buffer.cut(len);
-        let rest = rest.map(|buffer| Self {
-            buffer,
-            cleared,
-            ..self
-        });
-        (buffer, rest)
-    }
-}
-
-/// Whether `len` bytes can be had from `room`, without leaving more than that.
-fn fits(room: u64, len: usize) -> bool {
-    let len = len as u64;
-    (len..=len.saturating_mul(2)).contains(&room)
-}
-
-/// Takes out the shortest one that fits and is for this trust; of those one that lies like `address`, if there is one.
-fn take_best(
-    list: &mut Vec<Used>,
-    len: usize,
-    address: usize,
-    trust: Option<Trust>,
-) -> Option<Used> {
-    let fitting = list
-        .iter()
-        .enumerate()
-        .filter(|(_, used)| used.trust == trust && fits(used.len(), len));
-    let lies_otherwise = |used: &Used| used.buffer.lies_at() != address % TABLE;
-    let (at, _) = fitting.min_by_key(|(at, used)| {
-        let latest_first = usize::MAX - at;
-        (lies_otherwise(used), used.len(), latest_first)
-    })?;
-    Some(list.remove(at))
-}
-
 #[cfg(test)]
 mod tests {
+    use super::scrubber::MOST;
     use super::*;
-    use crate::sys::PAGE;
+    use crate::sys::{PAGE, TABLE};
+    use std::thread;
 
     const LEN: usize = 16 * PAGE;
 
@@ -717,7 +435,7 @@ mod tests {
 
     #[test]
     fn a_thread_clears_what_is_put_and_ends_with_the_pool() {
-        const LEN: usize = super::LARGE as usize;
+        const LEN: usize = super::used::LARGE as usize;
         let pool = PagePool::default();
         let shared = pool.shared().clone();
         assert_eq!(Arc::strong_count(&shared), 2, "no thread yet");
@@ -764,7 +482,7 @@ mod tests {
     #[test]
     fn pages_are_taken_out_of_the_threads_hands() {
         let pool = PagePool::default();
-        const LARGE: usize = super::LARGE as usize;
+        const LARGE: usize = super::used::LARGE as usize;
         pool.put(secret(LARGE), None);
         pool.put(secret(LARGE), None);
         thread::scope(|scope| {
