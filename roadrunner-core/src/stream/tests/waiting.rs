@@ -283,3 +283,67 @@ fn a_peer_that_always_has_a_little_more_does_not_put_a_deadline_off() {
     write_all(&mut wire, &[], body, &mut written, Deadline::now()).expect("room");
     assert_eq!(wire.0, 2 * all - 2);
 }
+
+/// Gives and takes all that it is asked for, when the deadline has passed.
+struct Late;
+
+impl Wire for Late {
+    fn read(&mut self, into: Span<'_>, deadline: Deadline) -> io::Result<usize> {
+        while !deadline.has_passed() {
+            std::thread::yield_now();
+        }
+        Ok(into.len())
+    }
+
+    fn write(&mut self, head: &[u8], body: Span<'_>, deadline: Deadline) -> io::Result<usize> {
+        self.read(body, deadline).map(|count| head.len() + count)
+    }
+}
+
+#[test]
+fn what_is_whole_at_its_deadline_is_done() {
+    let mut bytes = vec![0; 1 << 20];
+    let body = Span::from_slice(&mut bytes);
+    let briefly = || Deadline::after(Duration::from_millis(1));
+    let (mut read, mut written) = (0, 0);
+    read_all(&mut Late, body, 0, &mut read, briefly()).expect("all of it came");
+    write_all(&mut Late, b"head", body, &mut written, briefly()).expect("all of it went");
+    assert_eq!((read, written), (1 << 20, 4 + (1 << 20)));
+}
+
+#[test]
+fn a_frame_that_is_cut_says_how_much_of_it_came() {
+    let (a, mut b) = pair(usize::MAX, false);
+    a.wire.writing.borrow_mut().bytes.extend(b"345");
+    drop(a);
+    let (mut bytes, mut got) = ([0; 7], 0);
+    let cut = read_all(
+        &mut b.wire,
+        Span::from_slice(&mut bytes),
+        2,
+        &mut got,
+        soon(),
+    );
+    assert!(
+        matches!(
+            cut,
+            Err(TransferError::Truncated {
+                got: 5,
+                expected: 9
+            })
+        ),
+        "{cut:?}"
+    );
+    let (mut bytes, mut got) = ([0; 7], 0);
+    let closed = read_all(
+        &mut b.wire,
+        Span::from_slice(&mut bytes),
+        0,
+        &mut got,
+        soon(),
+    );
+    assert!(
+        matches!(closed, Err(TransferError::PeerClosed)),
+        "{closed:?}"
+    );
+}
