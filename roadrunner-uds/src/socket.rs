@@ -6,7 +6,7 @@ mod receiving;
 mod sending;
 
 use crate::ring::{Ring, State};
-use crate::sys::{self, Passed};
+use crate::sys::{self, Foreign, Passed};
 use nix::poll::{ppoll, PollFd, PollFlags};
 use nix::sys::time::TimeSpec;
 use roadrunner_core::frame::FrameError;
@@ -26,7 +26,7 @@ const LOOKS: u32 = 20;
 pub(crate) struct Socket {
     stream: UnixStream,
     /// A descriptor that came, until somebody asks for it.
-    passed: Option<OwnedFd>,
+    passed: Option<Foreign>,
     /// A descriptor that goes with the next byte.
     passing: Option<OwnedFd>,
     ring: Option<Ring>,
@@ -141,7 +141,7 @@ impl Socket {
 
     /// The descriptor that came with the bytes that were read last, if one did.
     pub(crate) fn take_passed(&mut self) -> Option<OwnedFd> {
-        self.passed.take()
+        self.passed.take().and_then(Foreign::into_inner)
     }
 
     /// Whether something can be read although the descriptor may not be readable.

@@ -5,6 +5,7 @@
 
 use nix::errno::Errno;
 use nix::libc;
+use nix::sys::socket::{setsockopt, sockopt};
 use roadrunner_core::Span;
 use roadrunner_mem::Segment;
 use std::io;
@@ -36,10 +37,39 @@ impl Control {
 /// What came with bytes.
 #[derive(Debug, Default)]
 pub(crate) struct Passed {
-    /// Each is this process's own, and closed when it is dropped.
-    pub(crate) descriptors: Vec<OwnedFd>,
+    pub(crate) descriptors: Vec<Foreign>,
     /// There were more, which the kernel has closed.
     pub(crate) cut: bool,
+}
+
+/// A descriptor that the peer passed, this process's own by now. To close a socket with `SO_LINGER` (socket(7)) takes as long as
+/// whoever set that likes, which may be the peer: none lingers here.
+#[derive(Debug)]
+pub(crate) struct Foreign(Option<OwnedFd>);
+
+impl Foreign {
+    /// For whoever looks at it at once.
+    pub(crate) fn into_inner(mut self) -> Option<OwnedFd> {
+        self.hurry();
+        self.0.take()
+    }
+
+    fn hurry(&self) {
+        const NO: libc::linger = libc::linger {
+            l_onoff: 0,
+            l_linger: 0,
+        };
+        if let Some(descriptor) = &self.0 {
+            // What is no socket has nothing to linger for.
+            let _ = setsockopt(descriptor, sockopt::Linger, &NO);
+        }
+    }
+}
+
+impl Drop for Foreign {
+    fn drop(&mut self) {
+        self.hurry();
+    }
 }
 
 /// `recvmsg(2)` without waiting: bytes, and descriptors that were passed with them.
@@ -78,7 +108,7 @@ pub(crate) fn recv(
 ///
 /// # Safety
 /// `message` must be as `recvmsg(2)` left it, with the control buffer still there, and looked at by this function once.
-unsafe fn take_descriptors(message: &libc::msghdr, descriptors: &mut Vec<OwnedFd>) {
+unsafe fn take_descriptors(message: &libc::msghdr, descriptors: &mut Vec<Foreign>) {
     // SAFETY: by the contract of this function the control buffer is well-formed.
     let mut next = unsafe { libc::CMSG_FIRSTHDR(message) };
     // SAFETY: CMSG_FIRSTHDR and CMSG_NXTHDR give null or a header that lies within the buffer.
@@ -93,7 +123,8 @@ unsafe fn take_descriptors(message: &libc::msghdr, descriptors: &mut Vec<OwnedFd
                 // SAFETY: the kernel wrote `count` descriptors there, not necessarily aligned.
                 let descriptor = unsafe { data.cast::<libc::c_int>().add(at).read_unaligned() };
                 // SAFETY: the kernel made it for this process with this message, and the caller looks at it once.
-                descriptors.push(unsafe { OwnedFd::from_raw_fd(descriptor) });
+                let descriptor = unsafe { OwnedFd::from_raw_fd(descriptor) };
+                descriptors.push(Foreign(Some(descriptor)));
             }
         }
         // SAFETY: as for CMSG_FIRSTHDR; `header` is of this message.

@@ -2,17 +2,21 @@
 
 use super::{by_hand, descriptors, memfd, pass, sealed, LIMIT, PAGE};
 use nix::fcntl::SealFlag;
+use nix::libc;
 use nix::sys::memfd::{memfd_create, MFdFlags};
 use nix::sys::resource::{getrlimit, setrlimit, Resource};
+use nix::sys::socket::{setsockopt, sockopt};
 use nix::unistd::pipe;
 use roadrunner_core::frame::{Header, Kind};
 use roadrunner_core::testing::{data_frame, pattern, skipped, soon, CountingSink};
-use roadrunner_core::{Method, Transfer, TransferError};
+use roadrunner_core::{Deadline, Method, Transfer, TransferError};
 use roadrunner_mem::{PageBuffer, Segment, Slots};
 use std::fs::File;
 use std::io::Write;
+use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::time::Instant;
 
 /// A frame about a segment, as far as its bytes go.
 #[derive(Debug, Clone, Copy)]
@@ -381,6 +385,7 @@ pub(super) fn everything() {
     drop((link, stream));
 
     without_room_for_a_descriptor(&good);
+    sockets_that_linger();
 }
 
 /// The kernel cuts the message.
@@ -395,4 +400,42 @@ fn without_room_for_a_descriptor(good: &OwnedFd) {
     assert!(matches!(error, TransferError::Protocol(_)), "{error}");
     assert!(!link.is_open());
     let _ = Segment::new(1).expect("descriptors again").as_fd();
+}
+
+/// Whoever closes the last descriptor of one waits, for as long as the peer wants, until what was written to it is read.
+fn sockets_that_linger() {
+    const LONG: libc::c_int = 60;
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let full = || {
+        let address = listener.local_addr().expect("bound");
+        let mut socket = TcpStream::connect(address).expect("it listens");
+        socket.set_nonblocking(true).expect("a socket");
+        while socket.write(&[0; 1 << 16]).is_ok() {}
+        let linger = libc::linger {
+            l_onoff: 1,
+            l_linger: LONG,
+        };
+        setsockopt(&socket, sockopt::Linger, &linger).expect("a socket");
+        // That nobody reads from it.
+        (socket, listener.accept().expect("connected"))
+    };
+    let began = Instant::now();
+    for bytes in [GOOD.bytes(), data_frame(0, b"no segment")] {
+        let (mut link, stream) = by_hand();
+        let (one, _one) = full();
+        pass(&stream, &bytes, &[one.as_raw_fd()]);
+        drop(one);
+        let refused = link.recv(&mut CountingSink::default(), soon());
+        refused.expect_err("it is no segment");
+        // One that nobody has asked for goes with the link.
+        let (mut link, stream) = by_hand();
+        let (two, _two) = full();
+        pass(&stream, &bytes[..1], &[two.as_raw_fd()]);
+        drop(two);
+        let begun = link.recv(&mut CountingSink::default(), Deadline::now());
+        begun.expect_err("there is no more of it");
+        drop((link, stream));
+    }
+    let waited = began.elapsed();
+    assert!(waited.as_secs() < LONG as u64 / 2, "it waited {waited:?}");
 }
