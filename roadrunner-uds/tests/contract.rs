@@ -1,5 +1,6 @@
 //! The rules of a transfer, over real sockets.
 
+use nix::sys::signal::{SigSet, Signal};
 use proptest::prelude::*;
 use roadrunner_core::testing::{
     death_at_every_byte, host_memory, hostile_frames, receive, reuse_with_full_buffers, say_hello,
@@ -7,6 +8,7 @@ use roadrunner_core::testing::{
 };
 use roadrunner_core::{Deadline, Method, Transfer, TransferError};
 use roadrunner_uds::{pair, Link, Options, Preference, UnixWire};
+use std::fs;
 use std::os::unix::net::UnixStream;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -107,10 +109,16 @@ fn a_full_link_sends_nothing_and_stays_open() {
 
 #[test]
 fn a_peer_that_is_gone_is_an_error_and_no_signal() {
+    // While it is blocked it stays pending, whatever becomes of it otherwise.
+    let sigpipe = SigSet::from(Signal::SIGPIPE);
+    sigpipe.thread_block().expect("this thread's own");
     let (mut link, stream) = by_hand(&Options::default());
     drop(stream);
     let error = send(&mut link, b"anybody?", soon()).expect_err("gone");
     assert!(matches!(error, TransferError::PeerClosed), "{error}");
+    let status = fs::read_to_string("/proc/thread-self/status").expect("proc");
+    let pending = status.lines().find_map(|line| line.strip_prefix("SigPnd:"));
+    assert_eq!(pending.map(str::trim), Some("0000000000000000"));
 }
 
 #[test]

@@ -390,16 +390,19 @@ pub(super) fn everything() {
 
 /// The kernel cuts the message.
 fn without_room_for_a_descriptor(good: &OwnedFd) {
-    let (mut link, stream) = by_hand();
-    pass(&stream, &GOOD.bytes(), &[good.as_raw_fd()]);
-    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("a limit");
-    setrlimit(Resource::RLIMIT_NOFILE, 3, hard).expect("lower");
-    let received = link.recv(&mut CountingSink::default(), soon());
-    setrlimit(Resource::RLIMIT_NOFILE, soft, hard).expect("as it was");
-    let error = received.expect_err("no descriptor came");
-    assert!(matches!(error, TransferError::Protocol(_)), "{error}");
-    assert!(!link.is_open());
-    let _ = Segment::new(1).expect("descriptors again").as_fd();
+    // One that is needed, and one that would be refused if it had come.
+    for bytes in [GOOD.bytes(), data_frame(0, b"no segment")] {
+        let (mut link, stream) = by_hand();
+        pass(&stream, &bytes, &[good.as_raw_fd()]);
+        let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("a limit");
+        setrlimit(Resource::RLIMIT_NOFILE, 3, hard).expect("lower");
+        let received = link.recv(&mut CountingSink::default(), soon());
+        setrlimit(Resource::RLIMIT_NOFILE, soft, hard).expect("as it was");
+        let error = received.expect_err("no descriptor came");
+        assert!(matches!(error, TransferError::Protocol(_)), "{error}");
+        assert!(!link.is_open());
+        let _ = Segment::new(1).expect("descriptors again").as_fd();
+    }
 }
 
 /// Whoever closes the last descriptor of one waits, for as long as the peer wants, until what was written to it is read.
