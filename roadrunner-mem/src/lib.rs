@@ -15,6 +15,8 @@ mod server;
 mod slots;
 #[allow(unsafe_code)]
 mod sys;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod transfer;
 
 pub use doorbell::Doorbell;

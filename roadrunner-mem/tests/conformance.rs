@@ -1,11 +1,9 @@
 //! The contract, rule by rule, between two threads of one process.
 
-mod slot_link;
-
 use roadrunner_core::testing::{ByHand, Case, Expected, Fixture, InFlight, Missing, Stranger};
 use roadrunner_core::{conformance, LinearMemory, Method, DEFAULT_LIMIT};
-use roadrunner_mem::{link, Link, PageBuffer, PagePool, Policy, PAGE_SIZE};
-use slot_link::{slot_link, By, SlotLink};
+use roadrunner_mem::testing::{slot_options, By, SlotEnd};
+use roadrunner_mem::{link, Link, PageBuffer, PagePool, Policy, Slots, PAGE_SIZE};
 use std::ops::RangeInclusive;
 
 conformance!(inline, Threads::opaque(Method::Inline));
@@ -189,7 +187,7 @@ impl BySlots {
 }
 
 impl Fixture for BySlots {
-    type Link = SlotLink;
+    type Link = SlotEnd<Link>;
 
     fn name(&self) -> &str {
         match (self.by, self.trusted) {
@@ -199,7 +197,7 @@ impl Fixture for BySlots {
         }
     }
 
-    fn open(&self, limit: u64) -> (SlotLink, SlotLink) {
+    fn open(&self, limit: u64) -> (SlotEnd<Link>, SlotEnd<Link>) {
         let mut policy = self.policy();
         policy.limit = limit;
         slot_link(policy, self.by)
@@ -224,11 +222,17 @@ impl Fixture for BySlots {
         1..=DEFAULT_LIMIT
     }
 
-    fn by_hand(&self, _limit: u64) -> Result<ByHand<SlotLink>, Missing> {
+    fn by_hand(&self, _limit: u64) -> Result<ByHand<SlotEnd<Link>>, Missing> {
         Err(Missing::NotApplicable)
     }
 
-    fn strangers(&self) -> Result<Vec<Stranger<SlotLink>>, Missing> {
+    fn strangers(&self) -> Result<Vec<Stranger<SlotEnd<Link>>>, Missing> {
         Err(Missing::NotApplicable)
     }
+}
+
+fn slot_link(policy: Policy, by: By) -> (SlotEnd<Link>, SlotEnd<Link>) {
+    let (here, there) = link(policy);
+    let end = |link| SlotEnd::new(link, by, Slots::new(slot_options()));
+    (end(here), end(there))
 }

@@ -1,12 +1,10 @@
 //! Whatever system call fails: the contract holds.
 
-mod slot_link;
-
 use roadrunner_core::testing::host_memory;
 use roadrunner_core::{LinearMemory, Method};
 use roadrunner_faults::{Call, Hop};
-use roadrunner_mem::{link, Link, PageBuffer, PagePool, Policy};
-use slot_link::{slot_link, By, SlotLink};
+use roadrunner_mem::testing::{slot_options, By, SlotEnd};
+use roadrunner_mem::{link, Link, PageBuffer, PagePool, Policy, Slots};
 use std::sync::OnceLock;
 
 const PAGE: u64 = 4096;
@@ -44,15 +42,15 @@ fn exchanging_pooled() -> (Link, Link) {
     link(policy)
 }
 
-fn loaning() -> (SlotLink, SlotLink) {
+fn loaning() -> (SlotEnd<Link>, SlotEnd<Link>) {
     slot_link(policy(None, false), By::Loan)
 }
 
-fn loaning_trusted() -> (SlotLink, SlotLink) {
+fn loaning_trusted() -> (SlotEnd<Link>, SlotEnd<Link>) {
     slot_link(policy(None, true), By::Loan)
 }
 
-fn sharing() -> (SlotLink, SlotLink) {
+fn sharing() -> (SlotEnd<Link>, SlotEnd<Link>) {
     slot_link(policy(None, false), By::Share)
 }
 
@@ -79,7 +77,7 @@ const EXCHANGE: Hop<'static, Link> = Hop {
     calls: &[Call::Remap],
 };
 
-const SLOT: Hop<'static, SlotLink> = Hop {
+const SLOT: Hop<'static, SlotEnd<Link>> = Hop {
     name: "mem, slot",
     open: &loaning,
     memory: &pages,
@@ -98,7 +96,7 @@ const SLOT: Hop<'static, SlotLink> = Hop {
     ],
 };
 
-const SHARE: Hop<'static, SlotLink> = Hop {
+const SHARE: Hop<'static, SlotEnd<Link>> = Hop {
     name: "mem, map",
     open: &sharing,
     method: Method::Map,
@@ -174,4 +172,10 @@ fn calls_fail_at_random() {
     SLOT.at_random();
     Hop { len, ..SLOT }.at_random();
     SHARE.at_random();
+}
+
+fn slot_link(policy: Policy, by: By) -> (SlotEnd<Link>, SlotEnd<Link>) {
+    let (here, there) = link(policy);
+    let end = |link| SlotEnd::new(link, by, Slots::new(slot_options()));
+    (end(here), end(there))
 }

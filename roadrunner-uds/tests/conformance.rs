@@ -5,15 +5,13 @@ use roadrunner_core::testing::{
     say_hello, soon, ByHand, Case, Expected, Fixture, InFlight, Missing, Stranger,
 };
 use roadrunner_core::{conformance, Deadline, LinearMemory, Method, DEFAULT_LIMIT};
-use roadrunner_mem::{PageBuffer, PAGE_SIZE};
+use roadrunner_mem::testing::{slot_options, By, SlotEnd};
+use roadrunner_mem::{PageBuffer, Slots, PAGE_SIZE};
 use roadrunner_uds::{connect, pair, Address, Link, Listener, Options, Preference, UnixWire};
-use slot_link::{slot_link, By, SlotLink};
 use std::ops::RangeInclusive;
 use std::os::unix::net::UnixStream;
 use std::thread;
 use std::time::Duration;
-
-mod slot_link;
 
 conformance!(inline, Unix(Method::Inline));
 conformance!(write, Unix(Method::Write));
@@ -152,7 +150,7 @@ impl Fixture for Unix {
         true
     }
 
-    /// What is in a segment or a ring cannot stop at a byte; tests/hostile.rs has what can go wrong with one.
+    /// What is in a segment or a ring cannot stop at a byte; tests/hostile has what can go wrong with one.
     fn by_hand(&self, limit: u64) -> Result<ByHand<Link>, Missing> {
         if matches!(self.0, Method::Map | Method::Copy) {
             return Err(Missing::NotApplicable);
@@ -202,7 +200,7 @@ struct BySlots {
 }
 
 impl Fixture for BySlots {
-    type Link = SlotLink;
+    type Link = SlotEnd<Link>;
 
     fn name(&self) -> &str {
         match (self.by, self.trusted) {
@@ -212,10 +210,15 @@ impl Fixture for BySlots {
         }
     }
 
-    fn open(&self, limit: u64) -> (SlotLink, SlotLink) {
+    fn open(&self, limit: u64) -> (SlotEnd<Link>, SlotEnd<Link>) {
         let options = Options::default().limit(limit).trusted(self.trusted);
         let both = pair("test", &options).expect("a pair");
-        slot_link(at_the_ring(both), self.by)
+        let (here, there) = at_the_ring(both);
+        let end = |link: Link| {
+            let slots = Slots::for_audience(slot_options(), link.audience());
+            SlotEnd::new(link, self.by, slots)
+        };
+        (end(here), end(there))
     }
 
     fn expected(&self, _case: Case) -> Expected {
@@ -241,13 +244,13 @@ impl Fixture for BySlots {
         true
     }
 
-    /// What is in a segment cannot stop at a byte; tests/hostile.rs has what can go wrong with one.
-    fn by_hand(&self, _limit: u64) -> Result<ByHand<SlotLink>, Missing> {
+    /// What is in a segment cannot stop at a byte; tests/hostile has what can go wrong with one.
+    fn by_hand(&self, _limit: u64) -> Result<ByHand<SlotEnd<Link>>, Missing> {
         Err(Missing::NotApplicable)
     }
 
     /// Who may be there is the same question for all methods.
-    fn strangers(&self) -> Result<Vec<Stranger<SlotLink>>, Missing> {
+    fn strangers(&self) -> Result<Vec<Stranger<SlotEnd<Link>>>, Missing> {
         Err(Missing::NotApplicable)
     }
 }

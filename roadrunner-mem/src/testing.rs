@@ -1,37 +1,64 @@
-//! A link whose payloads go by slots, as a host sees it that has a function at either end: what is sent is produced in a
-//! slot, and what arrives in one is read out of it.
+//! For the tests of links that slots go by (feature `testing`).
+//!
+//! The suite of `roadrunner-core` knows no slots. A [`SlotEnd`] makes a [`Transfer`] of such a link, as a host sees it that
+//! has a function at either end: what is sent is produced in a slot, and what arrives in one is read out of it.
 
+use crate::{PageBuffer, SlotOptions, SlotTransfer, Slots, PAGE_SIZE};
 use roadrunner_core::{
     Deadline, Delivery, LinearMemory, Payload, Receipt, Region, Sink, Transfer, TransferError,
 };
-use roadrunner_mem::{PageBuffer, SlotOptions, Slots, PAGE_SIZE};
-use roadrunner_uds::Link;
 
 /// How payloads leave.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum By {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum By {
     /// Produced in a loaned slot.
     Loan,
     /// Copied into a segment, for many receivers.
     Share,
 }
 
-pub(crate) struct SlotLink {
-    link: Link,
+/// Room for more than the suite keeps in a link at a time.
+#[must_use]
+pub fn slot_options() -> SlotOptions {
+    SlotOptions {
+        bytes: 8 << 30,
+        slots: 80,
+    }
+}
+
+/// One end of a link, and the function there.
+///
+/// A sender writes to the place of a slot that it has handed over, and a receiver to what it received: nobody else may see
+/// either.
+#[derive(Debug)]
+pub struct SlotEnd<L> {
+    link: L,
     by: By,
     function: Function,
 }
 
-pub(crate) fn slot_link((here, there): (Link, Link), by: By) -> (SlotLink, SlotLink) {
-    let end = |link: Link| SlotLink {
-        function: Function::new(&link),
-        link,
-        by,
-    };
-    (end(here), end(there))
+impl<L: SlotTransfer> SlotEnd<L> {
+    /// For an end of a link, and the slots of the function there, which need the room of [`slot_options`].
+    ///
+    /// # Panics
+    /// If this process cannot have 1 TiB of addresses.
+    #[must_use]
+    pub fn new(link: L, by: By, slots: Slots) -> Self {
+        let memory = PageBuffer::new(1 << 40).expect("addresses");
+        Self {
+            link,
+            by,
+            function: Function {
+                memory,
+                next: 0,
+                slots,
+            },
+        }
+    }
 }
 
 /// A memory with room that is never given back: slots keep their places.
+#[derive(Debug)]
 struct Function {
     memory: PageBuffer,
     next: u64,
@@ -39,18 +66,6 @@ struct Function {
 }
 
 impl Function {
-    fn new(link: &Link) -> Self {
-        let mut options = SlotOptions::default();
-        options.bytes = 8 << 30;
-        // More than a link has out at a time.
-        options.slots = 80;
-        Self {
-            memory: PageBuffer::new(1 << 40).expect("addresses"),
-            next: 0,
-            slots: Slots::for_audience(options, link.audience()),
-        }
-    }
-
     fn loan(&mut self, len: u64) -> Result<Region, TransferError> {
         if let Some(region) = self.slots.loan(&mut self.memory, len) {
             return Ok(region);
@@ -76,7 +91,7 @@ impl Sink for Allocator<'_> {
     fn release(&mut self, _region: Region) {}
 }
 
-impl Transfer for SlotLink {
+impl<L: SlotTransfer> Transfer for SlotEnd<L> {
     fn send(
         &mut self,
         mut payload: Payload<'_>,
