@@ -157,6 +157,13 @@ impl<W: Wire> StreamLink<W> {
         self.incoming.data.is_some() && !self.incoming.lacks || self.wire.holds()
     }
 
+    /// Whether the header of a payload has been read, so that what comes next belongs to that payload:
+    /// [`listen`](Self::listen) hears nothing before it is received.
+    #[must_use]
+    pub fn has_body_ahead(&self) -> bool {
+        self.incoming.data.is_some() || self.arriving.is_some()
+    }
+
     /// Whether the peer has said that nothing follows, so that [`recv`](Transfer::recv) says so at once.
     #[must_use]
     pub fn has_ended(&self) -> bool {
@@ -327,11 +334,6 @@ impl<W: Wire> StreamLink<W> {
             return Err(TransferError::Timeout);
         }
         Ok(())
-    }
-
-    /// Whether what comes next on the stream belongs to a payload, so that only a receive can read it.
-    fn has_body_ahead(&self) -> bool {
-        self.incoming.data.is_some() || self.arriving.is_some()
     }
 
     fn start_send(&mut self, len: u64, deadline: Deadline) -> Result<(), TransferError> {

@@ -205,14 +205,15 @@ impl Session {
                 flushed => drop(flushed?),
             }
             let link = self.link.as_mut().ok_or(TransferError::Broken)?;
-            if link.has_pending() || link.has_ended() {
+            // What else has been read from the descriptor, such as an acknowledgement, is nothing to receive.
+            if link.has_body_ahead() || link.has_ended() {
                 return Ok(true);
             }
             match link.listen(now) {
                 Ok(true) => self.take_note(),
                 Ok(false) => {
                     let link = self.link.as_ref();
-                    return Ok(link.is_some_and(|link| link.has_pending() || link.has_ended()));
+                    return Ok(link.is_some_and(Link::has_body_ahead));
                 }
                 Err(error) => match self.judge(error, now) {
                     Err(TransferError::Timeout) => return Ok(false),
@@ -525,7 +526,7 @@ impl Session {
         let link = self.link.as_mut().ok_or(TransferError::Broken)?;
         match link.listen(deadline) {
             // Nothing can be heard before what has come is received.
-            Ok(false) if link.has_pending() => Ok(Heard::Blocked),
+            Ok(false) if link.has_body_ahead() => Ok(Heard::Blocked),
             Ok(_) => {
                 self.take_note();
                 Ok(Heard::Something)

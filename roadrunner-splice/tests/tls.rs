@@ -474,6 +474,36 @@ fn a_session_goes_on_when_its_encrypted_connection_is_cut() {
     });
 }
 
+/// Acknowledgements that come in one read are nothing that a receive has to do with.
+#[test]
+fn a_session_to_which_payloads_are_acknowledged_is_not_ready() {
+    let listener = SessionListener::bind("127.0.0.1:0", encrypted()).expect("a free port");
+    let address = listener.address().to_string();
+    let (mut a, mut b) = thread::scope(|scope| {
+        let connecting = scope.spawn(|| Session::connect(&address, "asked", &encrypted(), soon()));
+        let accepted = listener.accept(soon()).expect("accepted");
+        let connected = connecting.join().expect("no panic").expect("connected");
+        (connected, accepted)
+    });
+    for n in 0..3 {
+        send(&mut a, &pattern(100, n), soon()).expect("sent");
+    }
+    for n in 0..3 {
+        assert!(receive(&mut b).expect("received").0 == pattern(100, n));
+    }
+    let late = soon();
+    while a.unacknowledged() > 0 {
+        assert!(!a.is_ready().expect("open"), "nothing was sent to it");
+        assert!(!late.has_passed(), "they are acknowledged");
+    }
+    send(&mut b, b"an answer", soon()).expect("sent");
+    while !a.is_ready().expect("open") {
+        assert!(!late.has_passed(), "it was answered");
+    }
+    assert_eq!(receive(&mut a).expect("received").0, b"an answer");
+    drop((a, b));
+}
+
 #[test]
 fn what_cannot_be_shown_or_trusted_is_said_at_once() {
     let (authority, identity) = known();
