@@ -430,13 +430,13 @@ fn or_wait<T>(result: Result<T, TransferError>) -> Result<Option<T>, TransferErr
 
 impl<W: Wire> Transfer for StreamLink<W> {
     fn send(&mut self, payload: Payload<'_>, deadline: Deadline) -> Result<Receipt, TransferError> {
-        let sent = self.go_on_sending(payload, deadline);
+        let sent = self.go_on_sending(payload, deadline.begin());
         self.broken |= matches!(sent, Err(TransferError::Timeout)) && self.sending.is_some();
         sent
     }
 
     fn recv(&mut self, sink: &mut dyn Sink, deadline: Deadline) -> Result<Delivery, TransferError> {
-        let received = self.go_on_receiving(sink, deadline);
+        let received = self.go_on_receiving(sink, deadline.begin());
         self.note(&received);
         if matches!(received, Err(TransferError::Timeout)) {
             self.abandon(sink);

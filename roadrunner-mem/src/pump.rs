@@ -320,8 +320,6 @@ impl Ready {
         deadline: Deadline,
     ) -> io::Result<()> {
         let blocked = SigpipeBlocked::new()?;
-        // A peer that takes a page whenever it is asked must not put the deadline off.
-        let ends = !deadline.has_passed();
         loop {
             let (_, rest) = self.taken.span().split_at(self.spliced + self.in_pipe);
             // On the last chunk MORE would hold the end of the payload back for up to 200 ms.
@@ -344,7 +342,8 @@ impl Ready {
             let moved = moved?;
             self.in_pipe -= moved;
             self.spliced += moved;
-            if ends && self.spliced < self.taken.span().len() && deadline.has_passed() {
+            let is_out = self.spliced == self.taken.span().len();
+            if !is_out && deadline.ends() && deadline.has_passed() {
                 return Err(io::ErrorKind::TimedOut.into());
             }
         }

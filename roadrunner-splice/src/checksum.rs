@@ -74,10 +74,8 @@ impl Checksums {
         sent: &mut u64,
         deadline: Deadline,
     ) -> Result<(), TransferError> {
-        // As there: a peer that takes a byte whenever it is asked must not put the deadline off.
-        let ends = !deadline.has_passed();
         while !self.write_step(socket, header, payload, sent, deadline)? {
-            if ends && deadline.has_passed() {
+            if deadline.ends() && deadline.has_passed() {
                 return Err(TransferError::Timeout);
             }
         }
@@ -131,9 +129,8 @@ impl Checksums {
         got: &mut u64,
         deadline: Deadline,
     ) -> Result<(), TransferError> {
-        let ends = !deadline.has_passed();
         while !self.bring_step(socket, into, got, deadline)? {
-            if ends && deadline.has_passed() {
+            if deadline.ends() && deadline.has_passed() {
                 return Err(TransferError::Timeout);
             }
         }

@@ -211,8 +211,6 @@ impl Streams {
             self.others.iter_mut().for_each(|other| other.sent = 0);
         }
         let parts = parts(payload, self.count());
-        // A peer that takes a byte whenever it is asked must not put the deadline off.
-        let ends = !deadline.has_passed();
         loop {
             let mut round = Round::default();
             let sums = checksums.as_deref_mut();
@@ -228,7 +226,7 @@ impl Streams {
             if round.is_last() {
                 return Ok(());
             }
-            if ends && deadline.has_passed() {
+            if deadline.ends() && deadline.has_passed() {
                 return Err(TransferError::Timeout);
             }
             if !round.goes_on {
@@ -254,7 +252,6 @@ impl Streams {
             }
         }
         let parts = parts(into, self.count());
-        let ends = !deadline.has_passed();
         loop {
             let mut round = Round::default();
             let sums = checksums.as_deref_mut();
@@ -284,7 +281,7 @@ impl Streams {
             if round.is_last() {
                 return Ok(());
             }
-            if ends && deadline.has_passed() {
+            if deadline.ends() && deadline.has_passed() {
                 return Err(TransferError::Timeout);
             }
             if !round.goes_on {

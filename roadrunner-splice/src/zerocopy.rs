@@ -179,6 +179,9 @@ impl ZeroCopy {
                     self.is_copied = true;
                 }
             }
+            if deadline.ends() && deadline.has_passed() {
+                return Err(TransferError::Timeout);
+            }
         }
         self.settle(socket, deadline).map_err(failed)?;
         let sum = checksum.map(|sum| {
@@ -332,5 +335,35 @@ impl ZeroCopy {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use roadrunner_faults::{Call, Fault, Plan};
+    use std::net::{TcpListener, TcpStream};
+    use std::time::Instant;
+
+    #[test]
+    fn a_connection_that_always_takes_a_little_does_not_put_a_deadline_off() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let address = listener.local_addr().expect("bound");
+        let near = TcpStream::connect(address).expect("it listens");
+        near.set_nonblocking(true).expect("a socket");
+        let mut socket = Socket::new(near, None);
+        let Some(mut sending) = ZeroCopy::new(&socket, 0, false) else {
+            eprintln!("skipped: the system sends nothing without a copy");
+            return;
+        };
+        let mut bytes = vec![7; 100_000];
+        let payload = Span::from_slice(&mut bytes);
+        // All of it has room.
+        let plan = Plan::new().from_nth(Call::Sendmsg, 0, Fault::Short(1000));
+        let late = Deadline::at(Instant::now());
+        let mut sent = 0;
+        let done = plan.during(|| sending.send_frame(&mut socket, payload, None, &mut sent, late));
+        assert!(matches!(done, Err(TransferError::Timeout)), "{done:?}");
+        assert_eq!(sent, 1000);
     }
 }

@@ -11,7 +11,8 @@ use std::io;
 
 /// A reliable, ordered stream of bytes in both directions, with deadlines.
 ///
-/// Every operation tries at least once before it looks at the clock, and retries `EINTR` itself.
+/// Every operation tries at least once before it looks at the clock, and retries `EINTR` itself. One of many steps ends at
+/// its deadline also if none of them has to wait, if [`Deadline::ends`] says so.
 pub trait Wire {
     /// Reads at least one byte into `into` (which is not empty), or returns 0 at the end of the stream.
     ///
@@ -238,11 +239,9 @@ pub fn write_frame<W: Wire + ?Sized>(
     Ok(carried)
 }
 
-/// Whether an operation of so many bytes ends at its deadline also if it gets on all the time: a peer that takes or gives a
-/// byte whenever it is asked must not put the deadline off. One that had passed before is for what needs no waiting, and
-/// few bytes do not take long.
-fn ends(bytes: u64, deadline: Deadline) -> bool {
-    bytes > INLINE_LIMIT && !deadline.has_passed()
+/// Whether an operation of so many bytes is over though it gets on: few bytes do not take long.
+fn is_over(bytes: u64, deadline: Deadline) -> bool {
+    bytes > INLINE_LIMIT && deadline.ends() && deadline.has_passed()
 }
 
 /// Writes what follows the first `sent` bytes of `head` and `body`, counting in `sent` what the peer may have seen.
@@ -257,7 +256,6 @@ pub fn write_all<W: Wire + ?Sized>(
     deadline: Deadline,
 ) -> Result<(), TransferError> {
     let all = (head.len() + body.len()) as u64;
-    let ends = ends(all, deadline);
     while *sent < all {
         // Less than the length of both.
         let done = *sent as usize;
@@ -267,7 +265,7 @@ pub fn write_all<W: Wire + ?Sized>(
             .write(&head[of_head..], body, deadline)
             .map_err(|error| TransferError::from_io("write to the link", error))?;
         *sent += written as u64;
-        if ends && *sent < all && deadline.has_passed() {
+        if *sent < all && is_over(all, deadline) {
             return Err(TransferError::Timeout);
         }
     }
@@ -289,7 +287,6 @@ pub fn read_all<W: Wire + ?Sized>(
     deadline: Deadline,
 ) -> Result<(), TransferError> {
     let expected = into.len() as u64;
-    let ends = ends(expected, deadline);
     while *got < expected {
         // Less than the length of a span.
         let (_, rest) = into.split_at(*got as usize);
@@ -312,7 +309,7 @@ pub fn read_all<W: Wire + ?Sized>(
             });
         }
         *got += count as u64;
-        if ends && *got < expected && deadline.has_passed() {
+        if *got < expected && is_over(expected, deadline) {
             return Err(TransferError::Timeout);
         }
     }

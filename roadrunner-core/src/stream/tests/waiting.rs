@@ -347,3 +347,73 @@ fn a_frame_that_is_cut_says_how_much_of_it_came() {
         "{closed:?}"
     );
 }
+
+/// What is said to it comes when the deadline has passed; from then on it gives and takes a byte whenever it is asked.
+struct JustInTime {
+    words: Vec<u8>,
+    then: Trickle,
+    /// The operation began in time.
+    began: Rc<Cell<bool>>,
+}
+
+impl Wire for JustInTime {
+    fn read(&mut self, into: Span<'_>, deadline: Deadline) -> io::Result<usize> {
+        if self.words.is_empty() {
+            return self.then.read(into, deadline);
+        }
+        self.began.set(deadline.ends());
+        while !deadline.has_passed() {
+            std::thread::yield_now();
+        }
+        Ok(into.copy_from_slice(&std::mem::take(&mut self.words)))
+    }
+
+    fn write(&mut self, head: &[u8], body: Span<'_>, deadline: Deadline) -> io::Result<usize> {
+        self.then.write(head, body, deadline)
+    }
+}
+
+#[test]
+fn what_an_operation_waits_for_until_its_deadline_does_not_put_that_off() {
+    const LEN: u64 = 1 << 20;
+    let method = Method::Write;
+    let payload = Kind::Data {
+        method,
+        copies: 1,
+        acknowledge: false,
+    };
+    for (kind, length) in [(payload, LEN), (Kind::Acknowledgement, 0)] {
+        // A machine that does something else meanwhile may begin late.
+        let late = (0..100).find_map(|_| {
+            let header = Header {
+                kind,
+                sequence: 0,
+                length,
+            };
+            let began = Rc::<Cell<bool>>::default();
+            let wire = JustInTime {
+                words: header.encode().to_vec(),
+                then: Trickle(0),
+                began: began.clone(),
+            };
+            let mut link = StreamLink::fresh(wire, "late".to_owned(), DEFAULT_LIMIT);
+            let mut memory = HostMemory::from(vec![0; LEN as usize]);
+            let region = memory.region();
+            let deadline = Deadline::after(Duration::from_millis(10));
+            let done = if length > 0 {
+                link.recv(&mut memory, deadline).map(drop)
+            } else {
+                // There is no room for another one.
+                link.unacknowledged.push_back(0);
+                let payload = Payload::kept(&mut memory, region).expect("inside");
+                link.send(payload, deadline).map(drop)
+            };
+            began
+                .get()
+                .then_some((done, link.wire.then.0, link.is_open()))
+        });
+        let (done, steps, is_open) = late.expect("it begins in time");
+        assert!(matches!(done, Err(TransferError::Timeout)), "{done:?}");
+        assert_eq!((steps, is_open), (1, false));
+    }
+}
