@@ -22,6 +22,12 @@ pub trait Caller: Display {
     /// Its connection; `None` once it has entered.
     fn descriptor(&self) -> Option<BorrowedFd<'_>>;
 
+    /// Whether it goes on when the connection has room to be written to, and not before; otherwise, which is the default,
+    /// it waits for what the other side says.
+    fn wants_to_write(&self) -> bool {
+        false
+    }
+
     /// Goes on as far as that is possible without waiting.
     ///
     /// # Errors
@@ -51,6 +57,8 @@ struct Waiting<C> {
     number: u64,
     caller: C,
     until: Deadline,
+    /// It is watched for room to write.
+    writes: bool,
 }
 
 /// Rounds of what happens at the door before whoever asked looks at his clock: those who come and leave at once, one after
@@ -127,7 +135,7 @@ impl<C: Caller> Lobby<C> {
     /// Hears whether one who waits has said all by now.
     fn listen_to(&mut self, index: usize) -> Result<Option<C::Link>, TransferError> {
         match self.waiting[index].caller.try_enter() {
-            Err(TransferError::Timeout) => Ok(None),
+            Err(TransferError::Timeout) => self.watch(index).map(|()| None),
             Ok(link) => {
                 // It was added when it came; if it cannot be taken out, it tells of a number that nobody has.
                 let _ = self.epoll.delete(&link);
@@ -145,6 +153,25 @@ impl<C: Caller> Lobby<C> {
         }
     }
 
+    /// Waits with one for what it waits for.
+    fn watch(&mut self, index: usize) -> Result<(), TransferError> {
+        let one = &mut self.waiting[index];
+        let writes = one.caller.wants_to_write();
+        let changes = writes != std::mem::replace(&mut one.writes, writes);
+        let (true, Some(descriptor)) = (changes, one.caller.descriptor()) else {
+            return Ok(());
+        };
+        // Not for both: what it does not read while it has to write would be told without end.
+        let flags = if writes {
+            EpollFlags::EPOLLOUT
+        } else {
+            EpollFlags::EPOLLIN
+        };
+        self.epoll
+            .modify(descriptor, &mut EpollEvent::new(flags, one.number))
+            .map_err(failed("watch a peer"))
+    }
+
     /// Whoever says all at once does not wait.
     fn take_in(&mut self, caller: C) -> Result<Option<C::Link>, TransferError> {
         let number = self.next;
@@ -158,6 +185,7 @@ impl<C: Caller> Lobby<C> {
             number,
             caller,
             until: Deadline::after(self.patience),
+            writes: false,
         });
         if self.waiting.len() == 1 {
             self.set_timer()?;
@@ -241,6 +269,8 @@ fn failed(doing: &'static str) -> impl Fn(nix::errno::Errno) -> TransferError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
+    use std::io::{ErrorKind, Read, Write};
     use std::os::unix::net::UnixStream;
 
     /// It leaves without a word.
@@ -277,5 +307,83 @@ mod tests {
             Ok(Some(Gone(UnixStream::pair().expect("sockets").0)))
         });
         assert!(matches!(entered, Ok(None)) && came > 1);
+    }
+
+    /// It says more than its connection takes at once before it listens.
+    struct Talker {
+        stream: Option<UnixStream>,
+        unsaid: Vec<u8>,
+    }
+
+    impl std::fmt::Display for Talker {
+        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("a talker")
+        }
+    }
+
+    impl Caller for Talker {
+        type Owner = ();
+        type Link = UnixStream;
+        fn owner(&self) {}
+        fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+            self.stream.as_ref().map(AsFd::as_fd)
+        }
+        fn wants_to_write(&self) -> bool {
+            !self.unsaid.is_empty()
+        }
+        fn try_enter(&mut self) -> Result<UnixStream, TransferError> {
+            let waits = |error: std::io::Error| {
+                assert_eq!(error.kind(), ErrorKind::WouldBlock);
+                TransferError::Timeout
+            };
+            let mut stream = self.stream.as_ref().expect("it waits");
+            while !self.unsaid.is_empty() {
+                let said = stream.write(&self.unsaid).map_err(waits)?;
+                self.unsaid.drain(..said);
+            }
+            stream.read_exact(&mut [0]).map_err(waits)?;
+            Ok(self.stream.take().expect("it waits"))
+        }
+    }
+
+    #[test]
+    fn a_caller_who_has_more_to_say_than_fits_is_heard_when_there_is_room() {
+        const LONG: usize = 1 << 20;
+        let (door, mut knocking) = UnixStream::pair().expect("sockets");
+        let (near, mut far) = UnixStream::pair().expect("sockets");
+        near.set_nonblocking(true).expect("a socket");
+        knocking.write_all(&[0]).expect("room");
+        let mut lobby = Lobby::new(&door, 3, Duration::from_secs(60)).expect("descriptors");
+        let mut comes = Some(Talker {
+            stream: Some(near),
+            unsaid: vec![7; LONG],
+        });
+        let mut next = |lobby: &mut Lobby<Talker>| {
+            let entered = lobby.try_next(|| {
+                (&door).read_exact(&mut [0]).expect("somebody knocked");
+                Ok(comes.take())
+            });
+            entered.expect("nothing is wrong")
+        };
+        // What the caller does not read meanwhile keeps nobody busy.
+        far.write_all(&[1]).expect("room");
+        assert!(next(&mut lobby).is_none());
+        let has_something_to_do = |lobby: &Lobby<Talker>, patience: u16| {
+            let mut events = [PollFd::new(lobby.as_fd(), PollFlags::POLLIN)];
+            poll(&mut events, PollTimeout::from(patience)).expect("a descriptor") > 0
+        };
+        assert!(!has_something_to_do(&lobby, 0), "there is no room");
+        let mut heard = 0;
+        let mut bytes = vec![0; LONG];
+        while heard < LONG {
+            heard += far.read(&mut bytes).expect("it talks");
+            assert!(has_something_to_do(&lobby, 10_000), "there is room");
+            if next(&mut lobby).is_some() {
+                // All that it still had to say has room by now, and the answer was there before.
+                far.read_exact(&mut bytes[..LONG - heard]).expect("said");
+                return;
+            }
+        }
+        panic!("it said all and has the answer");
     }
 }

@@ -60,6 +60,17 @@ enum Stage {
     Over,
 }
 
+impl Stage {
+    fn wire(&self) -> Option<&TcpWire> {
+        match self {
+            Self::Connected(wire) => Some(wire),
+            Self::Proving(proof) => Some(&proof.wire),
+            Self::Opening(opening) => opening.wire(),
+            Self::Over => None,
+        }
+    }
+}
+
 /// What a peer has said by now to prove that it knows the secret.
 #[derive(Debug)]
 struct Proof {
@@ -121,12 +132,12 @@ impl Caller for Stranger {
     }
 
     fn descriptor(&self) -> Option<BorrowedFd<'_>> {
-        match &self.stage {
-            Stage::Connected(wire) => Some(wire.as_fd()),
-            Stage::Proving(proof) => Some(proof.wire.as_fd()),
-            Stage::Opening(opening) => opening.wire().map(AsFd::as_fd),
-            Stage::Over => None,
-        }
+        self.stage.wire().map(AsFd::as_fd)
+    }
+
+    /// By TLS this side may say more than there is room for; without it, it says too little for that.
+    fn wants_to_write(&self) -> bool {
+        self.stage.wire().is_some_and(TcpWire::wants_to_write)
     }
 
     fn try_enter(&mut self) -> Result<Link, TransferError> {

@@ -54,6 +54,10 @@ impl Tunnel {
         match *self {}
     }
 
+    pub(crate) fn wants_to_write(&self) -> bool {
+        match *self {}
+    }
+
     pub(crate) fn read(
         &mut self,
         _socket: &TcpStream,

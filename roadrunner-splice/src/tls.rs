@@ -356,6 +356,11 @@ impl Tunnel {
         self.plain > 0
     }
 
+    /// Whether something that is encrypted could not be sent without waiting.
+    pub(crate) fn wants_to_write(&self) -> bool {
+        self.connection.wants_write()
+    }
+
     /// As [`Wire::read`](roadrunner_core::stream::Wire::read).
     pub(crate) fn read(
         &mut self,
@@ -439,6 +444,8 @@ impl Tunnel {
 
     /// Reads something, and decrypts what is complete of it. False at the end.
     fn fill(&mut self, socket: &TcpStream, deadline: Deadline) -> io::Result<bool> {
+        // An earlier answer for which there was no room.
+        let _ = self.flush(socket, Deadline::now());
         let connection = &mut self.connection;
         let count = patiently(socket, PollFlags::POLLIN, deadline, |socket| {
             connection.read_tls(&mut Bare(socket))

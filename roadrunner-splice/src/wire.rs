@@ -163,6 +163,11 @@ impl TcpWire {
         )
     }
 
+    /// Whether something that counts as said could not be sent without waiting.
+    pub(crate) fn wants_to_write(&self) -> bool {
+        self.socket.tunnel().is_some_and(Tunnel::wants_to_write)
+    }
+
     /// What two ends of one encrypted connection know, and no others; `None` where nothing is encrypted.
     pub(crate) fn binding(&self) -> Option<[u8; 32]> {
         self.socket.tunnel()?.binding()

@@ -8,14 +8,21 @@ use common::certificates::{
     answer_tls, being, by_hand_within_tls, encrypted, known, self_signed, speak_tls, tls, trusting,
     with_identity, Authority,
 };
-use common::{both, open, raw, secret, Proxy};
+use common::{both, open, raw, secret, Fate, PageMemory, Proxy};
 use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
-use roadrunner_core::testing::{data_frame, pattern, receive, send, soon};
+use nix::sys::socket::{
+    self, setsockopt, socket, sockopt, AddressFamily, SockFlag, SockType, SockaddrIn,
+};
+use rcgen::CustomExtension;
+use roadrunner_core::testing::{data_frame, fill, pattern, receive, say_hello, send, soon};
 use roadrunner_core::{Deadline, HostMemory, Method, Payload, Region, Transfer, TransferError};
-use roadrunner_splice::{connect, Listener, Options, Preference, Session, SessionListener, Tls};
+use roadrunner_splice::{
+    connect, Link, Listener, Options, Preference, Session, SessionListener, Tls,
+};
+use std::collections::HashSet;
 use std::io::{Read, Write};
-use std::net::TcpListener;
-use std::os::fd::AsFd;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::{AsFd, AsRawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -71,6 +78,19 @@ fn checksums_are_left_out_unless_they_are_asked_for() {
     assert!(a.wire().has_checksums());
 }
 
+/// Both ends of a link with somebody in between.
+fn through(options: &Options, fate: impl Fate) -> (Proxy, Link, Link) {
+    let mut listener = listener(options.clone());
+    let proxy = Proxy::start(listener.address(), fate);
+    let address = proxy.address.to_string();
+    thread::scope(|scope| {
+        let connecting = scope.spawn(|| connect(&address, "a telling name", options, soon()));
+        let accepted = listener.accept(soon()).expect("accepted");
+        let connected = connecting.join().expect("no panic").expect("connected");
+        (proxy, connected, accepted)
+    })
+}
+
 /// Nothing of the name, the proof or a payload can be read in between, and what is changed there is noticed.
 #[test]
 fn nobody_in_between_reads_or_changes_a_payload() {
@@ -79,23 +99,13 @@ fn nobody_in_between_reads_or_changes_a_payload() {
         Arc::new(AtomicBool::new(false)),
     );
     let (all, now) = (seen.clone(), changes.clone());
-    let mut listener = listener(encrypted());
-    let proxy = Proxy::start(listener.address(), move |_, _, _, bytes: &mut [u8]| {
+    let (_proxy, mut a, mut b) = through(&encrypted(), move |_, _, _, bytes: &mut [u8]| {
         all.lock().expect("no panic").extend_from_slice(bytes);
         if now.load(Ordering::SeqCst) {
             let last = bytes.len() - 1;
             bytes[last] ^= 1;
         }
         bytes.len()
-    });
-    let address = proxy.address.to_string();
-    let (mut a, mut b) = thread::scope(|scope| {
-        let connecting = scope.spawn(|| connect(&address, "a telling name", &encrypted(), soon()));
-        let accepted = listener.accept(soon()).expect("accepted");
-        (
-            connecting.join().expect("no panic").expect("connected"),
-            accepted,
-        )
     });
     send(&mut a, b"a telling payload", soon()).expect("sent");
     assert_eq!(receive(&mut b).expect("received").0, b"a telling payload");
@@ -109,6 +119,41 @@ fn nobody_in_between_reads_or_changes_a_payload() {
     assert!(seen.len() > 1000, "{}", seen.len());
     for word in [&b"telling"[..], b"auth-RR1", b"RR\x01"] {
         assert!(!seen.windows(word.len()).any(|window| window == word));
+    }
+}
+
+/// Whole pages that are given away could go out without passing through this process, where nothing can encrypt them.
+#[test]
+fn what_could_be_spliced_or_sent_without_a_copy_goes_out_encrypted() {
+    const LEN: usize = 2 << 20;
+    const WINDOW: usize = 16;
+    for preference in [Preference::Splice, Preference::ZeroCopySend] {
+        let options = encrypted().prefer(preference).splice_from(0);
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let all = seen.clone();
+        let (_proxy, mut a, mut b) = through(&options, move |_, _, _, bytes: &mut [u8]| {
+            all.lock().expect("no panic").extend_from_slice(bytes);
+            bytes.len()
+        });
+        let bytes = pattern(LEN as u64, 1);
+        let mut memory = PageMemory::new(LEN as u64);
+        fill(&mut memory, 0, &bytes);
+        let (sent, received) = thread::scope(|scope| {
+            let sending = scope.spawn(|| {
+                let whole = Region::new(0, LEN as u64);
+                a.send(Payload::given(&mut memory, whole)?, soon())
+            });
+            let received = receive(&mut b);
+            (sending.join().expect("no panic"), received)
+        });
+        drop((a, b));
+        let seen = seen.lock().expect("no panic");
+        assert!(seen.len() > LEN, "{}", seen.len());
+        let parts: HashSet<_> = bytes.chunks_exact(WINDOW).collect();
+        let shown = seen.windows(WINDOW).filter(|window| parts.contains(window));
+        assert_eq!(shown.count(), 0, "{preference:?}");
+        assert!(received.expect("received").0 == bytes);
+        assert_eq!(sent.expect("sent").method(), Method::Write);
     }
 }
 
@@ -173,6 +218,57 @@ fn a_certificate_is_for_the_name_that_is_connected_to_or_asked_for() {
             connecting.join().expect("no panic").expect("connected");
         });
     }
+}
+
+/// What the listener shows is more than its connection takes at once.
+#[test]
+fn a_long_certificate_goes_through_small_buffers() {
+    const LEN: usize = 50_000;
+    const BUFFER: usize = 4096;
+    let (authority, _) = known();
+    let comment = CustomExtension::from_oid_content(&[1, 3, 6, 1, 4, 1, 55_555, 1], vec![0; LEN]);
+    let long = authority.sign("127.0.0.1", |params| params.custom_extensions.push(comment));
+    let options = Options::default().tls(being(&long)).buffer(BUFFER);
+    let mut listener = listener(options);
+    // The window that it offers is small from the start.
+    let (family, kind) = (AddressFamily::Inet, SockType::Stream);
+    let socket = socket(family, kind, SockFlag::SOCK_CLOEXEC, None).expect("a descriptor");
+    setsockopt(&socket, sockopt::RcvBuf, &BUFFER).expect("a size");
+    let SocketAddr::V4(address) = listener.address() else {
+        panic!("{}", listener.address());
+    };
+    socket::connect(socket.as_raw_fd(), &SockaddrIn::from(address)).expect("it listens");
+    let mut stream = speak_tls(TcpStream::from(socket));
+    stream.conn.write_tls(&mut stream.sock).expect("room");
+    let mut patience = 10_000_u16;
+    let mut has_something_to_do = |listener: &Listener| {
+        let mut events = [PollFd::new(listener.as_fd(), PollFlags::POLLIN)];
+        poll(&mut events, std::mem::take(&mut patience)).expect("a descriptor") > 0
+    };
+    while has_something_to_do(&listener) {
+        let accepted = listener.try_accept().expect("nothing wrong");
+        assert!(accepted.is_none(), "nobody takes what it says");
+    }
+    thread::scope(|scope| {
+        let hand = scope.spawn(move || {
+            let mut shown = Vec::new();
+            while shown.len() < LEN {
+                let mut bytes = [0; BUFFER];
+                let count = stream.sock.read(&mut bytes).expect("all of it");
+                assert!(count > 0, "it ended after {} bytes", shown.len());
+                shown.extend(&bytes[..count]);
+            }
+            // Only now it says another word.
+            let mut shown = &shown[..];
+            while !shown.is_empty() {
+                stream.conn.read_tls(&mut shown).expect("room");
+                stream.conn.process_new_packets().expect("nothing wrong");
+            }
+            say_hello(&mut stream, "by hand").expect("hello");
+        });
+        listener.accept(soon()).expect("hello");
+        hand.join().expect("no panic");
+    });
 }
 
 #[test]

@@ -10,7 +10,7 @@ mod pages;
 mod proxy;
 
 pub use pages::{default_sigpipe, page_memory, PageMemory};
-pub use proxy::Proxy;
+pub use proxy::{Fate, Proxy};
 use roadrunner_core::testing::{say_hello, soon};
 use roadrunner_splice::{connect, Link, Listener, Options, Secret};
 use std::net::TcpStream;
