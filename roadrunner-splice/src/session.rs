@@ -7,7 +7,7 @@ pub use hub::SessionListener;
 
 use crate::link::{connect, Link};
 use crate::options::Options;
-use crate::wire::WINDOW;
+use crate::wire::{LOOK_AGAIN, WINDOW};
 use greeting::{Answer, Greeting, Id, LONGEST};
 use hub::{Doorman, Mailbox};
 use roadrunner_core::frame::FrameError;
@@ -23,8 +23,6 @@ use std::time::Duration;
 
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
-/// How often one who cannot hear an acknowledgement because of what lies before it looks again.
-const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
 /// One end of a link that goes on when its connection is cut: the side that connected connects again, with growing
 /// pauses, the two tell each other how many payloads they have received, and what is missing is sent again. Each payload
@@ -182,8 +180,8 @@ impl Session {
     ///
     /// What is kept and has not been sent on this connection goes on as far as it does not have to wait for the peer to take
     /// it, and no [`descriptor`](Self::descriptor) tells when it may go further: while there is any
-    /// ([`unacknowledged`](Self::unacknowledged)), ask again after a while, too. [`recv`](Transfer::recv) sends all of it
-    /// first.
+    /// ([`unacknowledged`](Self::unacknowledged)), ask again after a while, too. [`recv`](Transfer::recv) goes on with it
+    /// for as long as it waits.
     ///
     /// # Errors
     /// As [`recv`](Transfer::recv), but never [`Timeout`](TransferError::Timeout).
@@ -520,6 +518,42 @@ impl Session {
         Ok(())
     }
 
+    /// Receives while what is kept goes out, as far as the peer takes it: one that has as much to send may be doing the
+    /// same.
+    fn recv_while_sending(
+        &mut self,
+        sink: &mut dyn Sink,
+        deadline: Deadline,
+    ) -> Result<Delivery, TransferError> {
+        let received = loop {
+            let mut last = None;
+            let is_all_out = match self.flush_once(Pace::AtOnce, &mut last, deadline) {
+                Ok(()) => true,
+                Err(TransferError::Timeout) => false,
+                Err(error) => break Err(error),
+            };
+            let link = self.link.as_mut().ok_or(TransferError::Broken)?;
+            if is_all_out {
+                break link.recv(sink, deadline);
+            }
+            let writes = link.wants().write;
+            match link.try_recv(sink) {
+                Ok(None) if deadline.has_passed() => break Err(TransferError::Timeout),
+                Ok(None) => {
+                    if let Err(error) = link.wire().wait(writes, deadline) {
+                        break Err(error);
+                    }
+                }
+                Ok(Some(delivery)) => break Ok(delivery),
+                Err(error) => break Err(error),
+            }
+        };
+        if let (Err(_), Some(link)) = (&received, &mut self.link) {
+            link.abandon(sink);
+        }
+        received
+    }
+
     /// Waits for acknowledgements.
     fn hear(&mut self, deadline: Deadline) -> Result<Heard, TransferError> {
         self.ready(deadline)?;
@@ -678,13 +712,19 @@ impl Transfer for Session {
             if self.got_end {
                 return Err(TransferError::Closed);
             }
-            match self.flush(deadline) {
+            let is_all_out = match self.flush_by(Pace::AtOnce, deadline) {
                 // It said so in its last answer.
                 Err(_) if self.got_end => return Err(TransferError::Closed),
-                flushed => flushed?,
+                Err(TransferError::Timeout) if self.link.is_some() => false,
+                flushed => flushed.map(|_| true)?,
             };
-            let link = self.link.as_mut().ok_or(TransferError::Broken)?;
-            match link.recv(sink, deadline) {
+            let received = if is_all_out {
+                let link = self.link.as_mut().ok_or(TransferError::Broken)?;
+                link.recv(sink, deadline)
+            } else {
+                self.recv_while_sending(sink, deadline)
+            };
+            match received {
                 Ok(delivery) => {
                     self.received += 1;
                     self.take_note();

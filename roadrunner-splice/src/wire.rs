@@ -4,12 +4,13 @@ use crate::checksum::Checksums;
 use crate::chooser::{Chooser, Clocks};
 use crate::options::Options;
 use crate::places::Place;
-use crate::socket::Socket;
+use crate::socket::{wait, Socket};
 use crate::streams::Streams;
 use crate::sys;
 use crate::tls::Tunnel;
 use crate::zerocopy::{ZeroCopy, ZeroCopyBy};
 use nix::ifaddrs::{getifaddrs, InterfaceAddress};
+use nix::poll::{PollFd, PollFlags};
 use nix::sys::socket::{getsockopt, setsockopt, sockopt};
 use roadrunner_core::frame::{self, HEADER_LEN};
 use roadrunner_core::stream::{read_all, write_all, Carried, Start, Wire};
@@ -19,6 +20,7 @@ use std::ffi::OsString;
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::time::Duration;
 
 /// A TCP connection whose peer has the right to be there. Payloads go straight from and into linear memory.
 ///
@@ -52,6 +54,8 @@ pub struct TcpWire {
 
 /// Payloads of a session that may be unacknowledged at a time; what is kept of them has a limit in bytes as well.
 pub(crate) const WINDOW: usize = 256;
+/// How often one looks again who waits for what no descriptor tells of.
+pub(crate) const LOOK_AGAIN: Duration = Duration::from_millis(5);
 /// The most that the system takes for it, in seconds (tcp(7)).
 const LONGEST_KEEP_ALIVE: u64 = 32_767;
 
@@ -274,6 +278,21 @@ impl TcpWire {
             acknowledge: self.acknowledged.is_some(),
             ..written
         }
+    }
+
+    /// Waits until something may be read, or written if that is wanted, too.
+    pub(crate) fn wait(&self, writes: bool, deadline: Deadline) -> Result<(), TransferError> {
+        let (events, deadline) = match (self.streams(), writes) {
+            (1, false) => (PollFlags::POLLIN, deadline),
+            (1, true) => (PollFlags::POLLIN | PollFlags::POLLOUT, deadline),
+            // It may be another one that has something or takes something.
+            _ => (
+                PollFlags::empty(),
+                deadline.min(Deadline::after(LOOK_AGAIN)),
+            ),
+        };
+        wait(&mut [PollFd::new(self.as_fd(), events)], deadline)
+            .map_err(|error| TransferError::from_io("wait for the link", error))
     }
 
     /// Asks the peer to acknowledge all payloads from now on.

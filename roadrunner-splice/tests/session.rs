@@ -40,6 +40,17 @@ fn through(proxy: &Proxy, listener: &SessionListener, options: &Options) -> (Ses
     })
 }
 
+/// Both ends of a session with nobody in between.
+fn directly(listener: &SessionListener, options: &Options) -> (Session, Session) {
+    let address = listener.address().to_string();
+    thread::scope(|scope| {
+        let connecting = scope.spawn(|| Session::connect(&address, "test", options, soon()));
+        let accepted = listener.accept(soon()).expect("accepted");
+        let connected = connecting.join().expect("no panic").expect("connected");
+        (connected, accepted)
+    })
+}
+
 /// Passes everything.
 fn all(_: usize, _: bool, _: usize, bytes: &mut [u8]) -> usize {
     bytes.len()
@@ -285,13 +296,7 @@ fn the_side_that_connected_does_so_again_while_it_is_only_asked() {
 fn what_is_longer_than_the_buffers_goes_on_while_a_session_is_only_asked() {
     let options = options().buffer(64 << 10);
     let listener = listener(&options);
-    let address = listener.address().to_string();
-    let (mut a, mut b) = thread::scope(|scope| {
-        let connecting = scope.spawn(|| Session::connect(&address, "test", &options, soon()));
-        let accepted = listener.accept(soon()).expect("accepted");
-        let connected = connecting.join().expect("no panic").expect("connected");
-        (connected, accepted)
-    });
+    let (mut a, mut b) = directly(&listener, &options);
     let bytes = pattern(4 << 20, 3);
     send(&mut b, &bytes, Deadline::after(Duration::from_millis(20))).expect("kept");
     assert!(!b.is_connected(), "nobody has received it");
@@ -304,6 +309,37 @@ fn what_is_longer_than_the_buffers_goes_on_while_a_session_is_only_asked() {
         assert!(receiver.join().expect("no panic") == bytes);
     });
     drop((a, b));
+}
+
+/// Neither takes anything before it has received what the other one sends.
+#[test]
+fn two_who_have_long_payloads_on_their_way_and_both_receive_do_not_wait_for_each_other() {
+    for options in [options(), options().streams(3)] {
+        let options = options.buffer(64 << 10);
+        let listener = listener(&options);
+        let (mut a, mut b) = directly(&listener, &options);
+        let payloads = [pattern(4 << 20, 1), pattern(5 << 20, 2)];
+        for (session, bytes) in [&mut a, &mut b].into_iter().zip(&payloads) {
+            let briefly = Deadline::after(Duration::from_millis(20));
+            send(session, bytes, briefly).expect("kept");
+            assert_eq!(session.unacknowledged(), 1, "nobody receives");
+        }
+        let received = AtomicUsize::new(0);
+        let both_receive = |session: &mut Session, expected: &[u8]| {
+            assert!(receive(session).expect("received").0 == expected);
+            received.fetch_add(1, Ordering::SeqCst);
+            // What is left of its own.
+            while received.load(Ordering::SeqCst) < 2 {
+                assert!(!session.is_ready().expect("open"), "nothing comes");
+                thread::sleep(Duration::from_millis(1));
+            }
+        };
+        thread::scope(|scope| {
+            scope.spawn(|| both_receive(&mut b, &payloads[0]));
+            both_receive(&mut a, &payloads[1]);
+        });
+        drop((a, b));
+    }
 }
 
 #[test]
