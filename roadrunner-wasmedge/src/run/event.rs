@@ -106,6 +106,13 @@ impl Failure {
         }
     }
 
+    /// A transfer over a link that had been opened. What is refused then is to go on: the other end is gone.
+    pub(crate) fn on_link(doing: &str, error: &TransferError) -> Self {
+        let mut failure = Self::transfer(doing, error);
+        failure.secondary |= matches!(error, TransferError::Refused(_));
+        failure
+    }
+
     /// A transfer that failed while something was being done.
     pub(crate) fn transfer(doing: &str, error: &TransferError) -> Self {
         let secondary = matches!(

@@ -180,7 +180,7 @@ impl Inlets {
                 }
                 Err(TransferError::Closed) => drop(self.open.remove(at)),
                 Err(error) => {
-                    return Err(Failure::transfer(
+                    return Err(Failure::on_link(
                         &format!("receiving from `{}`", inlet.from),
                         &error,
                     ))
@@ -199,7 +199,7 @@ impl Inlets {
         }
         let names: Vec<_> = self.open.iter().map(|inlet| inlet.from.as_str()).collect();
         let doing = format!("receiving from `{}`", names.join("` or `"));
-        let failed = |error| Failure::transfer(&doing, &error);
+        let failed = |error| Failure::on_link(&doing, &error);
         loop {
             let readable = self.readable(Deadline::now()).map_err(failed)?;
             for at in (0..count).map(|step| (self.turn + step) % count) {

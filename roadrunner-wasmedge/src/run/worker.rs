@@ -135,7 +135,7 @@ impl Worker<'_> {
         for (to, link) in &mut self.outlets {
             link.transfer()
                 .close(self.deadline)
-                .map_err(|error| Failure::transfer(&format!("finishing with `{to}`"), &error))?;
+                .map_err(|error| Failure::on_link(&format!("finishing with `{to}`"), &error))?;
         }
         Ok(())
     }
@@ -236,7 +236,7 @@ impl Worker<'_> {
 }
 
 fn failed_sending(to: &str, error: &TransferError) -> Failure {
-    Failure::transfer(&format!("sending to `{to}`"), error)
+    Failure::on_link(&format!("sending to `{to}`"), error)
 }
 
 /// The links to the successors, as the function sees them.
