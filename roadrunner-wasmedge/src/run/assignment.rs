@@ -41,6 +41,23 @@ pub(crate) struct Work {
     pub(crate) milliseconds_left: u64,
 }
 
+impl Work {
+    pub(crate) fn new(task: Task, ways: Ways, cache: Option<PathBuf>, deadline: Deadline) -> Self {
+        Self {
+            task,
+            ways,
+            cache,
+            milliseconds_left: milliseconds(deadline),
+        }
+    }
+}
+
+/// What is left of a deadline, for a process whose clock is another one.
+pub(crate) fn milliseconds(deadline: Deadline) -> u64 {
+    let left = deadline.remaining().unwrap_or_default();
+    u64::try_from(left.as_millis()).unwrap_or(u64::MAX)
+}
+
 /// Where the successors are that are reached over TCP.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Start {

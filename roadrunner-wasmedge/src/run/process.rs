@@ -116,17 +116,12 @@ impl Processes {
                 processes.workers.push(None);
                 continue;
             }
-            let left = plan.deadline.remaining().unwrap_or_default();
             let ways = processes.ways(plan, spec);
             let mut task = Task::new(spec, plan);
             let is_near_somebody = !ways.near.is_empty();
             task.slots = plan.mode == Mode::Kernel || is_near_somebody;
-            let assignment = Assignment::Work(Box::new(Work {
-                task,
-                ways,
-                cache: plan.cache.clone(),
-                milliseconds_left: u64::try_from(left.as_millis()).unwrap_or(u64::MAX),
-            }));
+            let work = Work::new(task, ways, plan.cache.clone(), plan.deadline);
+            let assignment = Assignment::Work(Box::new(work));
             let events = events.clone();
             // The coordinator may have given up and gone.
             let report = move |event| drop(events.send((number, event)));

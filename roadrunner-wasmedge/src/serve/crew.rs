@@ -201,49 +201,46 @@ impl Crew {
         plan: &Plan,
         shared: &Shared,
     ) -> Result<(), (usize, Failure)> {
-        let left = plan.deadline.remaining().unwrap_or_default();
         for (number, order) in plan.functions.iter().enumerate() {
             let limit = shared.options.max_pages;
             let near = plan.near(order);
-            let assignment = Assignment::Work(Box::new(Work {
-                task: Task {
-                    name: order.name.clone(),
-                    module: plan.modules[order.module].1.clone(),
-                    env: order.env.clone(),
-                    max_pages: order.max_pages.map_or(limit, |pages| {
-                        Some(limit.map_or(pages, |limit| limit.min(pages)))
-                    }),
-                    predecessors: order.predecessors.clone(),
-                    successors: order.successors.clone(),
-                    input: order.predecessors.is_empty().then(|| plan.input.clone()),
-                    output: order.output.clone(),
-                    slots: !near.is_empty(),
-                    huge_pages: true,
-                    trusted: Vec::new(),
-                    staging: plan.staging.clone(),
-                },
-                ways: Ways {
-                    socket: socket_of(&plan.tag, &order.name),
-                    near,
-                    far: Some(Far {
-                        address: SocketAddr::new(plan.ip, 0).to_string(),
-                        method: plan.network_method,
-                        sessions: plan.sessions,
-                        secret: plan.secret.clone(),
-                        tls: shared.options.tls.clone(),
-                        allowed: Allowed {
-                            ports: shared.options.ports.clone(),
-                            memory: Some(Ration {
-                                directory: shared.place.ledger(),
-                                all: shared.options.memory,
-                                each: shared.options.memory_each.unwrap_or(shared.options.memory),
-                            }),
-                        },
-                    }),
-                },
-                cache: shared.options.cache.clone(),
-                milliseconds_left: u64::try_from(left.as_millis()).unwrap_or(u64::MAX),
-            }));
+            let task = Task {
+                name: order.name.clone(),
+                module: plan.modules[order.module].1.clone(),
+                env: order.env.clone(),
+                max_pages: order.max_pages.map_or(limit, |pages| {
+                    Some(limit.map_or(pages, |limit| limit.min(pages)))
+                }),
+                predecessors: order.predecessors.clone(),
+                successors: order.successors.clone(),
+                input: order.predecessors.is_empty().then(|| plan.input.clone()),
+                output: order.output.clone(),
+                slots: !near.is_empty(),
+                huge_pages: true,
+                trusted: Vec::new(),
+                staging: plan.staging.clone(),
+            };
+            let ways = Ways {
+                socket: socket_of(&plan.tag, &order.name),
+                near,
+                far: Some(Far {
+                    address: SocketAddr::new(plan.ip, 0).to_string(),
+                    method: plan.network_method,
+                    sessions: plan.sessions,
+                    secret: plan.secret.clone(),
+                    tls: shared.options.tls.clone(),
+                    allowed: Allowed {
+                        ports: shared.options.ports.clone(),
+                        memory: Some(Ration {
+                            directory: shared.place.ledger(),
+                            all: shared.options.memory,
+                            each: shared.options.memory_each.unwrap_or(shared.options.memory),
+                        }),
+                    },
+                }),
+            };
+            let work = Work::new(task, ways, shared.options.cache.clone(), plan.deadline);
+            let assignment = Assignment::Work(Box::new(work));
             let (crew, staging) = (Arc::downgrade(self), plan.staging.clone());
             let relay = move |event| {
                 if let Some(crew) = crew.upgrade() {

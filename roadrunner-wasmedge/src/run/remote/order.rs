@@ -2,6 +2,7 @@
 
 use super::hexadecimal;
 use crate::module::MAX_MODULE;
+use crate::run::assignment::milliseconds;
 use crate::run::control::{FunctionOrder, ModuleOrder, RunOrder};
 use crate::run::coordinator::{Plan, RunError};
 use sha2::{Digest, Sha256};
@@ -46,7 +47,6 @@ pub(super) fn order(
         .then(|| std::fs::metadata(&plan.input).map(|metadata| metadata.len()))
         .transpose()
         .map_err(|error| RunError::new(format!("input {}: {error}", plan.input.display())))?;
-    let left = plan.deadline.remaining().unwrap_or_default();
     let order = RunOrder {
         run: run.to_owned(),
         secret,
@@ -55,7 +55,7 @@ pub(super) fn order(
         input,
         network_method: plan.network_method,
         sessions: plan.sessions,
-        milliseconds_left: u64::try_from(left.as_millis()).unwrap_or(u64::MAX),
+        milliseconds_left: milliseconds(plan.deadline),
     };
     Ok((order, files))
 }
