@@ -98,15 +98,16 @@ fn play(context: &Context, part: Part, rounds: u64, seed: u64) -> Result<()> {
     let what = format!("== {}: {rounds} rounds", part.name());
     let mut command = cargo();
     let test = match part {
-        Part::Wasmedge => Some("soak"),
-        Part::Hosts => Some("hosts"),
+        Part::Wasmedge => Some("soak::"),
+        Part::Hosts => Some("hosts::"),
         _ => None,
     };
     if let Some(test) = test {
         setup::ensure(context)?;
         command
             .args(["test", "--locked", "--package=roadrunner-wasmedge"])
-            .args(["--all-features", "--test", test, "--", "--nocapture"])
+            .args(["--all-features", "--test", "program", "--", test])
+            .arg("--nocapture")
             .env("ROADRUNNER_SOAK_ROUNDS", rounds.to_string())
             .env("ROADRUNNER_SOAK_SEED", seed.to_string());
     } else {

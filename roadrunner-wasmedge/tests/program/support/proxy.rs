@@ -4,7 +4,7 @@ use super::server::Server;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::process::Command;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread::{self, JoinHandle};
 
@@ -20,6 +20,7 @@ struct Shared {
     /// What has been said, one way and the other.
     seen: [Mutex<Vec<u8>>; 2],
     ends: Mutex<Vec<TcpStream>>,
+    connections: AtomicUsize,
     /// How many bytes pass to the side that listens, if not all.
     most: Mutex<Option<usize>>,
     released: Condvar,
@@ -40,6 +41,7 @@ impl Proxy {
                 let (Ok(near), Ok(far)) = (near, TcpStream::connect(target)) else {
                     continue;
                 };
+                of_thread.connections.fetch_add(1, Ordering::SeqCst);
                 let more = |end: &TcpStream| end.try_clone().expect("one more");
                 let ends = [more(&near), more(&far)];
                 of_thread.ends.lock().expect("no panic").extend(ends);
@@ -77,11 +79,18 @@ impl Proxy {
     }
 
     /// Whether these bytes have passed, one way or the other.
+    #[cfg(feature = "tls")]
     pub(crate) fn saw(&self, bytes: &[u8]) -> bool {
         self.shared.seen.iter().any(|seen| {
             let seen = seen.lock().expect("no panic");
             seen.windows(bytes.len()).any(|window| window == bytes)
         })
+    }
+
+    /// How many connections it has passed on.
+    #[cfg(feature = "tls")]
+    pub(crate) fn connections(&self) -> usize {
+        self.shared.connections.load(Ordering::SeqCst)
     }
 
     /// How many bytes have come.

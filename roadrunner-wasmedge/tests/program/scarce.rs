@@ -1,14 +1,12 @@
 //! Runs on a system that has no descriptors or no addresses left, or whose calls fail: a run is whole, or says why it is not
 //! and leaves nothing.
 
-mod support;
-
+use crate::support::{echo, names, Bench, MODES};
 use nix::errno::Errno;
 use roadrunner_core::testing::skipped;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
-use support::{echo, names, Bench, MODES};
 
 /// More than sockets and pipes hold, and enough for pages to change hands.
 const BYTES: usize = 6 << 20;
@@ -111,7 +109,7 @@ const CALLS: [(&str, &[Errno]); 13] = [
 /// The library that lets calls fail, if there is a compiler for it.
 fn failing(bench: &Bench) -> Option<PathBuf> {
     let library = bench.path("failing.so");
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support/failing.c");
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/program/support/failing.c");
     let built = Command::new("cc")
         .args(["-shared", "-fPIC", "-O1", "-o"])
         .args([&library, &source])

@@ -93,11 +93,6 @@ impl Server {
         }
     }
 
-    /// Everything that it said and nobody has waited for.
-    pub(crate) fn said(&self) -> Vec<String> {
-        self.lines.try_iter().collect()
-    }
-
     pub(crate) fn signal(&self, signal: Signal) {
         kill(Pid::from_raw(self.child.id() as i32), signal).expect("alive");
     }

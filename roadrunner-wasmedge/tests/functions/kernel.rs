@@ -1,12 +1,8 @@
 //! Slots of real functions over UNIX sockets, where segments are passed by descriptor: and functions that do not keep to it.
 //! Nobody else gets other bytes, and what they hold comes back.
 
-#![cfg(feature = "cli")] // which brings the links
-
-mod function_support;
-
-use function_support::puppet::{By, Do, Puppet};
-use function_support::soon;
+use crate::support::puppet::{By, Do, Puppet};
+use crate::support::soon;
 use roadrunner_core::{Deadline, Method, Region, TransferError};
 use roadrunner_mem::{Misuse, SlotOptions};
 use roadrunner_uds::{pair, Link, Options};

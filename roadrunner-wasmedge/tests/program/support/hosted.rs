@@ -1,10 +1,9 @@
 //! Runs of functions on a `roadrunner serve`.
 
 use super::server::{chain, SECRET};
-use super::Bench;
-use std::io::{BufRead, BufReader, Read};
+use super::{Bench, Running};
 use std::path::PathBuf;
-use std::process::{Child, ChildStderr, Output, Stdio};
+use std::process::Output;
 
 /// A bench whose workflow is `a -> b -> …`, each on its host.
 pub(crate) fn bench(functions: &[(&str, String, Option<&str>)]) -> Bench {
@@ -44,38 +43,14 @@ pub(crate) fn fails(bench: &Bench, arguments: &[&str], words: &[&str]) {
     bench.failed("network", &output, words);
 }
 
-/// Says that it handles, then never ends.
-pub(crate) const STUCK: &str = "(drop (call $log (i32.const 2) (i32.const 16) (i32.const 8)))
-    (loop $again (br $again)) (i64.const 0)";
-
 /// Starts a run whose function `bad` runs for ever, and waits until it does.
-pub(crate) fn stuck(bench: &Bench, arguments: &[&str]) -> (Child, BufReader<ChildStderr>) {
-    let mut child = bench
-        .command("network")
-        .env("ROADRUNNER_SECRET", SECRET)
-        .args(arguments)
-        .stderr(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("it starts");
-    let mut talk = BufReader::new(child.stderr.take().expect("piped"));
-    let mut line = String::new();
-    while !line.contains("bad: handling") {
-        line.clear();
-        assert_ne!(talk.read_line(&mut line).expect("readable"), 0, "it ended");
-    }
-    (child, talk)
+pub(crate) fn stuck(bench: &Bench, arguments: &[&str]) -> Running {
+    let mut command = bench.command("network");
+    command.env("ROADRUNNER_SECRET", SECRET).args(arguments);
+    Running::until_handling(command, "bad")
 }
 
 #[track_caller]
-pub(crate) fn ended_badly(
-    bench: &Bench,
-    (child, mut talk): (Child, BufReader<ChildStderr>),
-    words: &[&str],
-) {
-    let mut stderr = Vec::new();
-    talk.read_to_end(&mut stderr).expect("readable");
-    let mut output = child.wait_with_output().expect("it ends");
-    output.stderr = stderr;
-    bench.failed("network", &output, words);
+pub(crate) fn ended_badly(bench: &Bench, running: Running, words: &[&str]) {
+    bench.failed("network", &running.ended(), words);
 }

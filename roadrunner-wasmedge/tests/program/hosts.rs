@@ -1,16 +1,14 @@
 //! Two hosts, each a network namespace with a `roadrunner serve` in it, and a cable between them.
 
-mod support;
-
+use crate::support::lots::{number, Lots};
+use crate::support::server::{chain, Server, SECRET};
+use crate::support::{echo, module, skipped, Bench, Running, SAYS, STUCK};
 use nix::sys::signal::{kill, Signal};
 use nix::unistd::Pid;
 use roadrunner_netns::{Host, Pair};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
-use support::lots::{number, Lots};
-use support::server::{chain, Server, SECRET};
-use support::{echo, module, skipped, Bench};
 
 const FUNCTIONS: &str = concat!(
     env!("CARGO_MANIFEST_DIR"),
@@ -172,9 +170,16 @@ fn there_and_back(right: &Server, bodies: [String; 3]) -> Bench {
     bench
 }
 
-/// Says that it handles, before it replies what it got.
-const SAYS: &str = "(drop (call $log (i32.const 2) (i32.const 16) (i32.const 8)))
-    (call $reply (local.get $ptr) (local.get $len))";
+/// Starts such a run over 100 Mbit/s, whose payload takes 2 s to `b`, and pulls the cable in the middle of it.
+fn in_mid_payload(pair: &Pair, bench: &Bench, arguments: &[&str]) -> (Running, Vec<u8>) {
+    let input: Vec<u8> = (0..25_000_000_u32).map(|at| (at / 5) as u8 ^ 3).collect();
+    bench.write("input", &input);
+    pair.shape("100mbit").expect("tc shapes it");
+    let running = Running::until_handling(run_on(&pair.left, bench, "network", arguments), "a");
+    std::thread::sleep(Duration::from_millis(500));
+    pair.right.unplug().expect("ip pulls it");
+    (running, input)
+}
 
 #[test]
 fn a_cable_that_is_pulled_in_mid_payload_and_put_back_costs_time_only() {
@@ -182,27 +187,13 @@ fn a_cable_that_is_pulled_in_mid_payload_and_put_back_costs_time_only() {
     let Some((left, right, pair)) = hosts(test) else {
         return;
     };
-    // 2 s of it: what is pulled half a second after the first word is in mid-payload.
-    let input: Vec<u8> = (0..25_000_000_u32).map(|at| (at / 5) as u8 ^ 3).collect();
-    pair.shape("100mbit").expect("tc shapes it");
     let bench = there_and_back(&right, [module(SAYS), echo(), echo()]);
-    bench.write("input", &input);
-    let mut child = run_on(&pair.left, &bench, "network", &[])
-        .stderr(Stdio::piped())
-        .stdout(Stdio::null())
-        .spawn()
-        .expect("it starts");
-    let mut talk = std::io::BufReader::new(child.stderr.take().expect("piped"));
-    let mut line = String::new();
-    std::io::BufRead::read_line(&mut talk, &mut line).expect("readable");
-    assert!(line.contains("a: handling"), "{line}");
-    std::thread::sleep(Duration::from_millis(500));
-    pair.right.unplug().expect("ip pulls it");
+    let (running, input) = in_mid_payload(&pair, &bench, &[]);
     std::thread::sleep(Duration::from_secs(2));
     pair.right.plug().expect("ip puts it back");
-    let mut rest = String::new();
-    std::io::Read::read_to_string(&mut talk, &mut rest).expect("readable");
-    assert!(child.wait().expect("it ends").success(), "{rest}");
+    let output = running.ended();
+    let talk = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{talk}");
     assert!(std::fs::read(bench.path("out/c")).expect("an output") == input);
     left.is_clean();
     right.is_clean();
@@ -217,24 +208,11 @@ fn a_run_goes_on_over_new_connections_when_those_in_mid_payload_are_cut() {
         let Some((left, right, pair)) = hosts(test) else {
             return;
         };
-        let input: Vec<u8> = (0..25_000_000_u32).map(|at| (at / 5) as u8 ^ 3).collect();
-        pair.shape("100mbit").expect("tc shapes it");
         let bench = there_and_back(&right, [module(SAYS), echo(), echo()]);
-        bench.write("input", &input);
         let json = bench.path("report.json");
         let mut arguments = vec!["--json", json.to_str().expect("text")];
         arguments.extend((!reconnects).then_some("--no-reconnect"));
-        let mut child = run_on(&pair.left, &bench, "network", &arguments)
-            .stderr(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("it starts");
-        let mut talk = std::io::BufReader::new(child.stderr.take().expect("piped"));
-        let mut line = String::new();
-        std::io::BufRead::read_line(&mut talk, &mut line).expect("readable");
-        assert!(line.contains("a: handling"), "{line}");
-        std::thread::sleep(Duration::from_millis(500));
-        pair.right.unplug().expect("ip pulls it");
+        let (mut running, input) = in_mid_payload(&pair, &bench, &arguments);
         // All but the one that the two hosts talk over: of what the functions send nobody knows any more.
         let (_, port) = right.address.rsplit_once(':').expect("an address");
         match pair
@@ -243,17 +221,13 @@ fn a_run_goes_on_over_new_connections_when_those_in_mid_payload_are_cut() {
         {
             Ok(cut) => assert_eq!(cut, 2, "a to b, b to c"),
             Err(reason) => {
-                child.kill().expect("alive");
-                child.wait().expect("dead");
+                running.kill();
                 return skipped(test, &reason);
             }
         }
         std::thread::sleep(Duration::from_secs(2));
         pair.right.plug().expect("ip puts it back");
-        let mut stderr = Vec::new();
-        std::io::Read::read_to_end(&mut talk, &mut stderr).expect("readable");
-        let mut output = child.wait_with_output().expect("it ends");
-        output.stderr = stderr;
+        let output = running.ended();
         if reconnects {
             let talk = String::from_utf8_lossy(&output.stderr);
             assert!(output.status.success(), "{talk}");
@@ -279,27 +253,13 @@ fn a_cable_that_stays_out_ends_the_run_on_both_hosts() {
     let Some((left, right, pair)) = hosts(test) else {
         return;
     };
-    let stuck = "(drop (call $log (i32.const 2) (i32.const 16) (i32.const 8)))
-        (loop $again (br $again)) (i64.const 0)";
-    let bench = there_and_back(&right, [echo(), module(stuck), echo()]);
+    let bench = there_and_back(&right, [echo(), module(STUCK), echo()]);
     bench.write("input", b"some bytes");
-    let mut child = run_on(&pair.left, &bench, "network", &[])
-        .stderr(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("it starts");
-    let mut talk = std::io::BufReader::new(child.stderr.take().expect("piped"));
-    let mut line = String::new();
-    std::io::BufRead::read_line(&mut talk, &mut line).expect("readable");
-    assert!(line.contains("b: handling"), "{line}");
+    let running = Running::until_handling(run_on(&pair.left, &bench, "network", &[]), "b");
     pair.left.unplug().expect("ip pulls it");
-    let mut stderr = Vec::new();
-    std::io::Read::read_to_end(&mut talk, &mut stderr).expect("readable");
-    let mut output = child.wait_with_output().expect("it ends");
-    output.stderr = stderr;
     bench.failed(
         "network",
-        &output,
+        &running.ended(),
         &["`b`", &right.address, "nothing was heard"],
     );
     right.hears("nothing was heard");

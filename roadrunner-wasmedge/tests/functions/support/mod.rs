@@ -1,7 +1,5 @@
 //! What the tests of functions share: modules in the text format, a cache for them, and an outbox that remembers.
 
-#![allow(dead_code)] // not every test needs all of it
-
 pub(crate) mod puppet;
 
 use roadrunner_core::{Deadline, Payload, Region, Sink};
@@ -169,4 +167,19 @@ impl<F: FnMut(&str, Payload<'_>) -> Result<(), SendError>> Outbox for Does<F> {
     fn send(&mut self, target: &str, payload: Payload<'_>) -> Result<(), SendError> {
         (self.0)(target, payload)
     }
+}
+
+/// Runs one test alone in a process of its own, and gives what came of it; `None` in that process.
+pub(crate) fn alone(test: &str) -> Option<std::process::Output> {
+    const ALONE: &str = "ROADRUNNER_TEST_ALONE";
+    if std::env::var_os(ALONE).is_some() {
+        return None;
+    }
+    let program = std::env::current_exe().expect("a program");
+    let output = std::process::Command::new(program)
+        .args(["--exact", test, "--nocapture"])
+        .env(ALONE, "1")
+        .output()
+        .expect("it runs");
+    Some(output)
 }

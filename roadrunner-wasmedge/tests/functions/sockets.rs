@@ -1,11 +1,7 @@
 //! Slots of a function whose successors are elsewhere: their bytes are copied, their pages stay.
 
-#![cfg(feature = "cli")] // which brings the links
-
-mod function_support;
-
-use function_support::puppet::{Do, Puppet};
-use function_support::soon;
+use crate::support::puppet::{Do, Puppet};
+use crate::support::soon;
 use roadrunner_core::{Method, Sink, Transfer};
 
 const MIB: u32 = 1 << 20;

@@ -1,14 +1,12 @@
 //! Hosts that encrypt what they say to each other, and those that do not.
 
-mod support;
-
+use crate::support::hosted::{bench, fails, goes_well, run};
+use crate::support::proxy::{own_address, Watched};
+use crate::support::server::{Server, SECRET};
+use crate::support::{echo, skipped, Bench};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use std::path::Path;
-use std::process::Command;
-use support::hosted::{bench, fails, goes_well, run};
-use support::proxy::{own_address, Watched};
-use support::server::{Server, SECRET};
-use support::{echo, skipped, Bench};
+use std::process::{Command, Stdio};
 
 /// Who signs certificates, and the directory in which these are.
 struct Authority {
@@ -104,6 +102,37 @@ fn nobody_on_the_way_reads_what_is_encrypted_and_anybody_what_is_not() {
             assert_eq!(there.server.stop(), Some(0));
         }
     }
+}
+
+#[test]
+fn a_payload_goes_on_encrypted_over_a_new_connection() {
+    let authority = Authority::new();
+    let options = authority.options(&own_address(1).to_string());
+    let options = texts(&options);
+    let there = Watched::start(&options);
+    let bench = there_and_back(&there);
+    // Cut in the middle of it: the receiver has room for all, and got a part.
+    there.data.hold_after(100_000);
+    let mut command = bench.command("network");
+    let child = command
+        .env("ROADRUNNER_SECRET", SECRET)
+        .args(&options)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("it starts");
+    there.server.receives(true);
+    there.data.cut();
+    there.data.release();
+    let output = child.wait_with_output().expect("it ends");
+    let talk = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{talk}");
+    assert!(std::fs::read(bench.path("out/b")).expect("an output") == PLAIN.repeat(20_000));
+    assert!(there.data.connections() > 1);
+    assert!(!there.data.saw(PLAIN) && !there.data.saw(b"auth-RR1"));
+    there.server.receives(false);
+    there.server.is_clean();
+    assert_eq!(there.server.stop(), Some(0));
 }
 
 #[test]
@@ -212,7 +241,7 @@ fn what_cannot_be_encrypted_is_said_before_anything_runs() {
 #[test]
 fn certificates_are_made_in_three_lines() {
     let test = "certificates_are_made_in_three_lines";
-    let readme = include_str!("../README.md");
+    let readme = include_str!("../../README.md");
     let lines: Vec<_> = readme
         .split("```")
         .find(|block| block.contains("openssl req"))

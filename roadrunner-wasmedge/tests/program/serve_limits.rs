@@ -1,13 +1,11 @@
 //! What a `roadrunner serve` allows the runs that it hosts, and what happens to those that want more.
 
-mod support;
-
+use crate::support::hosted::{bench, fails, goes_well, stuck};
+use crate::support::proxy::Watched;
+use crate::support::server::{Server, SECRET};
+use crate::support::{echo, module, STUCK};
 use std::net::TcpListener;
 use std::process::Stdio;
-use support::hosted::{bench, fails, goes_well, stuck, STUCK};
-use support::proxy::Watched;
-use support::server::{Server, SECRET};
-use support::{echo, module};
 
 #[test]
 fn what_a_server_does_not_allow_it_refuses_with_the_reason() {
@@ -37,11 +35,10 @@ fn one_run_more_than_a_server_takes_is_refused() {
     let server = Server::start(&["--runs", "1"]);
     let host = server.address.clone();
     let slow = bench(&[("bad", module(STUCK), Some(&host))]);
-    let (mut child, _talk) = stuck(&slow, &[]);
+    let mut running = stuck(&slow, &[]);
     let other = bench(&[("a", echo(), Some(&host))]);
     fails(&other, &[], &[&host, "--runs"]);
-    child.kill().expect("alive");
-    child.wait().expect("dead");
+    running.kill();
     server.is_clean();
     goes_well(&other);
     assert_eq!(server.stop(), Some(0));
@@ -121,16 +118,16 @@ fn a_payload_that_is_more_than_may_come_is_refused_and_others_go_on() {
     let server = Server::start(&["--memory", "100000"]);
     let host = Some(server.address.as_str());
     let slow = bench(&[("a", echo(), None), ("bad", module(STUCK), host)]);
-    let (mut child, _talk) = stuck(&slow, &[]);
+    let mut running = stuck(&slow, &[]);
     let other = bench(&[("a", echo(), None), ("b", echo(), host)]);
     other.write("input", &[7; 100_001]);
     let words = ["function `b`", &server.address, "may receive 100000"];
     fails(&other, &[], &words);
     other.write("input", &[7; 100_000]);
     goes_well(&other);
-    assert!(child.try_wait().expect("a child").is_none(), "it goes on");
-    child.kill().expect("alive");
-    child.wait().expect("dead");
+    let ended = running.child.try_wait().expect("a child");
+    assert!(ended.is_none(), "it goes on");
+    running.kill();
     server.is_clean();
     assert_eq!(server.stop(), Some(0));
 }

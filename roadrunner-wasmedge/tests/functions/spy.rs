@@ -1,10 +1,8 @@
 //! Functions that search the whole of their memory for what belongs to another one. On a strict link they find nothing but
 //! what they were sent; on a trusted one they do, which shows that they look in the right places.
 
-mod function_support;
-
-use function_support::puppet::{By, Do, Puppet};
-use function_support::soon;
+use crate::support::puppet::{By, Do, Puppet};
+use crate::support::soon;
 use roadrunner_core::{Method, Region};
 use roadrunner_mem::{link, Link, Policy};
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -1,8 +1,6 @@
 //! What a function cannot do to its host.
 
-mod function_support;
-
-use function_support::*;
+use crate::support::*;
 use roadrunner_core::{Deadline, Payload, Region, Sink, TransferError};
 use roadrunner_wasmedge::function::{
     Function, FunctionError, FunctionOptions, NoOutbox, Reply, SendError,
@@ -432,24 +430,9 @@ fn a_trap_stays_a_trap_while_another_thread_comes_and_goes() {
     });
 }
 
-/// Runs one test alone in a process of its own, and gives what came of it; `None` in that process.
-fn alone(test: &str) -> Option<std::process::Output> {
-    const ALONE: &str = "ROADRUNNER_TEST_ALONE";
-    if std::env::var_os(ALONE).is_some() {
-        return None;
-    }
-    let program = std::env::current_exe().expect("a program");
-    let output = std::process::Command::new(program)
-        .args(["--exact", test, "--nocapture"])
-        .env(ALONE, "1")
-        .output()
-        .expect("it runs");
-    Some(output)
-}
-
 #[test]
 fn nothing_reaches_stdout() {
-    let Some(output) = alone("nothing_reaches_stdout") else {
+    let Some(output) = alone("hostile::nothing_reaches_stdout") else {
         // Compiling, an invalid module, a trap, output of the guest's own, a deadline.
         let _ = Module::from_bytes("bad", b"\0asm\x01\0\0\0\x01\xff", Some(cache()));
         call(&mut function("(unreachable)"), b"x").expect_err("a trap");

@@ -1,8 +1,6 @@
 //! Pages that change hands between the memories of two live functions.
 
-mod function_support;
-
-use function_support::*;
+use crate::support::*;
 use roadrunner_core::{Method, Payload, Region, Sink};
 use roadrunner_mem::{transfer, Policy};
 use roadrunner_wasmedge::function::{Function, FunctionOptions, NoOutbox, Reply};

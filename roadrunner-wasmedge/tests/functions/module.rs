@@ -1,8 +1,6 @@
 //! Modules: what is refused, and what the cache does.
 
-mod function_support;
-
-use function_support::*;
+use crate::support::*;
 use roadrunner_wasmedge::function::{Function, FunctionOptions};
 use roadrunner_wasmedge::module::{Module, ModuleError};
 use std::fs;

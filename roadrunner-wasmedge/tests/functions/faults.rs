@@ -1,15 +1,12 @@
 //! Whatever system call fails beneath a function: what its imports return is true, its memory is whole, and nothing is left.
 
-mod function_support;
-
-use function_support::puppet::{By, Do, Puppet};
-use function_support::*;
+use crate::support::puppet::{By, Do, Puppet};
+use crate::support::*;
 use nix::errno::Errno;
 use roadrunner_core::{Transfer, TransferError};
 use roadrunner_faults::{Call, Counts, Fault, Plan};
 use roadrunner_mem::{link, Link, Policy};
 use roadrunner_wasmedge::function::{Function, FunctionOptions};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 
 const MIB: u32 = 1 << 20;
@@ -143,10 +140,16 @@ fn faults(call: Call) -> impl Iterator<Item = (Fault, bool)> {
         .map(|(errno, lasting)| (Fault::Errno(errno), lasting))
 }
 
-/// What is counted is the whole process's: one test at a time.
-fn alone() -> MutexGuard<'static, ()> {
-    static ALONE: Mutex<()> = Mutex::new(());
-    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+/// What is counted is the whole process's: each test has one of its own.
+fn by_itself(test: &str, run: impl FnOnce()) {
+    match alone(test) {
+        None => run(),
+        Some(output) => {
+            print!("{}", String::from_utf8_lossy(&output.stdout));
+            let talk = String::from_utf8_lossy(&output.stderr);
+            assert!(output.status.success(), "{talk}");
+        }
+    }
 }
 
 /// Runs once for each way in which one of the calls that were made under `calm` fails, once or from then on. Descriptors,
@@ -186,7 +189,13 @@ fn each_fault(calm: &Plan, who: &str, but: &[Call], mut run: impl FnMut(&str, Pl
 
 #[test]
 fn every_call_fails_beneath_the_imports() {
-    let _alone = alone();
+    by_itself(
+        "faults::every_call_fails_beneath_the_imports",
+        beneath_the_imports,
+    );
+}
+
+fn beneath_the_imports() {
     let calm = <[Plan; 2]>::default();
     for _ in 0..3 {
         play(&Default::default());
@@ -218,7 +227,13 @@ fn every_call_fails_beneath_the_imports() {
 
 #[test]
 fn every_call_fails_while_a_function_is_made() {
-    let _alone = alone();
+    by_itself(
+        "faults::every_call_fails_while_a_function_is_made",
+        while_a_function_is_made,
+    );
+}
+
+fn while_a_function_is_made() {
     let module = module(&handler(ECHO));
     let make = || Function::new(&module, FunctionOptions::new("test"));
     for _ in 0..3 {

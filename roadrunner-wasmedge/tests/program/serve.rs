@@ -1,18 +1,15 @@
 //! Functions on other hosts, all of which are this one: what `roadrunner serve` does for runs, and what is left of runs
 //! that end in other ways than they should.
 
-mod support;
-
-use nix::sys::signal::{kill, Signal};
-use nix::unistd::Pid;
+use crate::support::hosted::{bench, ended_badly, fails, goes_well, run, stuck};
+use crate::support::proxy::Proxy;
+use crate::support::server::{Server, SECRET};
+use crate::support::{echo, module, STUCK};
+use nix::sys::signal::Signal;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::process::Stdio;
 use std::time::Duration;
-use support::hosted::{bench, ended_badly, fails, goes_well, run, stuck, STUCK};
-use support::proxy::Proxy;
-use support::server::{Server, SECRET};
-use support::{echo, module};
 
 #[test]
 fn payloads_go_from_host_to_host_and_home() {
@@ -132,14 +129,13 @@ fn functions_of_one_host_reach_each_other_over_unix_sockets() {
     // Who gets something from the same host has no connection, who gets it from another one has.
     for (first, has_any) in [(host, false), (None, true)] {
         let bench = bench(&[("a", echo(), first), ("bad", module(STUCK), host)]);
-        let (mut child, _talk) = stuck(&bench, &[]);
+        let mut running = stuck(&bench, &[]);
         // The one before it may be gone.
         let mut workers = server.workers();
         workers.retain(|(_, arguments)| arguments.iter().any(|argument| argument == "bad"));
         let worker = workers.first().expect("it runs").0;
         assert_eq!(tcp_sockets(worker) > 0, has_any);
-        child.kill().expect("alive");
-        child.wait().expect("dead");
+        running.kill();
         server.is_clean();
     }
     assert_eq!(server.stop(), Some(0));
@@ -291,7 +287,7 @@ fn a_run_whose_coordinator_dies_leaves_nothing() {
         ("bad", module(STUCK), Some(&server.address)),
         ("c", echo(), None),
     ]);
-    let (mut child, _talk) = stuck(&bench, &[]);
+    let mut running = stuck(&bench, &[]);
     let workers = server.workers();
     assert!(!workers.is_empty());
     for (number, _) in workers.into_iter().chain(bench.processes()) {
@@ -302,19 +298,18 @@ fn a_run_whose_coordinator_dies_leaves_nothing() {
             .any(|bytes| bytes == SECRET.as_bytes());
         assert_eq!(
             knows,
-            number == child.id() as i32,
+            number == running.child.id() as i32,
             "only who is given the secret has it"
         );
     }
-    child.kill().expect("alive");
-    child.wait().expect("dead");
+    running.kill();
     server.hears("went away");
     server.is_clean();
     // Ctrl-C is no different.
-    let (child, talk) = stuck(&bench, &[]);
-    kill(Pid::from_raw(child.id() as i32), Signal::SIGINT).expect("alive");
+    let running = stuck(&bench, &[]);
+    running.signal(Signal::SIGINT);
     // It has swept away what the killed one had left.
-    ended_badly(&bench, (child, talk), &["interrupted"]);
+    ended_badly(&bench, running, &["interrupted"]);
     server.is_clean();
     assert_eq!(server.stop(), Some(0));
 }

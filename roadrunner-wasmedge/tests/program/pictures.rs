@@ -1,10 +1,8 @@
 //! The example functions at work: one picture in, two sizes out, the same bytes in every mode.
 
-mod support;
-
+use crate::support::{skipped, Bench, MODES};
 use jpeg_encoder::{ColorType, Encoder};
 use std::path::Path;
-use support::{skipped, Bench, MODES};
 
 const FUNCTIONS: &str = concat!(
     env!("CARGO_MANIFEST_DIR"),

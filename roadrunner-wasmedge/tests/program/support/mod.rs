@@ -1,17 +1,17 @@
 //! A place to run workflows in, functions in WebAssembly text, and a look at what a run leaves behind.
 
-// Each test file uses its own part of this.
-#![allow(dead_code)]
-
 pub(crate) mod hosted;
 pub(crate) mod lots;
 pub(crate) mod proxy;
 pub(crate) mod server;
 
+use nix::sys::signal::{kill, Signal};
+use nix::unistd::Pid;
 use std::collections::BTreeSet;
 use std::fs;
+use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, ChildStderr, Command, Output, Stdio};
 
 /// Every mode, as the program names it.
 pub(crate) const MODES: [&str; 3] = ["user", "kernel", "network"];
@@ -198,6 +198,63 @@ pub(crate) fn module(body: &str) -> String {
   (func (export "roadrunner_handle") (param $ptr i32) (param $len i32) (result i64)
     {body}))"#
     )
+}
+
+/// Says that it handles, then never ends.
+pub(crate) const STUCK: &str = "(drop (call $log (i32.const 2) (i32.const 16) (i32.const 8)))
+    (loop $again (br $again)) (i64.const 0)";
+
+/// Says that it handles, before it replies what it got.
+pub(crate) const SAYS: &str = "(drop (call $log (i32.const 2) (i32.const 16) (i32.const 8)))
+    (call $reply (local.get $ptr) (local.get $len))";
+
+/// A run that says what it does, until it has ended.
+pub(crate) struct Running {
+    pub(crate) child: Child,
+    talk: BufReader<ChildStderr>,
+}
+
+impl Running {
+    /// Starts one, and waits until this function of it has said that it handles something.
+    pub(crate) fn until_handling(mut command: Command, function: &str) -> Self {
+        let mut child = command
+            .stderr(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("it starts");
+        let mut talk = BufReader::new(child.stderr.take().expect("piped"));
+        let mut line = String::new();
+        while !line.contains(&format!("{function}: handling")) {
+            line.clear();
+            assert_ne!(talk.read_line(&mut line).expect("readable"), 0, "it ended");
+        }
+        Self { child, talk }
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.child.id() as i32), signal).expect("alive");
+    }
+
+    /// Without a word. What else it had started may still talk.
+    pub(crate) fn kill(&mut self) {
+        self.child.kill().expect("alive");
+        self.child.wait().expect("dead");
+    }
+
+    /// What it and all whom it had started still say, until the last of them has ended.
+    pub(crate) fn rest(&mut self) -> Vec<u8> {
+        let mut rest = Vec::new();
+        self.talk.read_to_end(&mut rest).expect("readable");
+        rest
+    }
+
+    /// What it still says, and how it ends.
+    pub(crate) fn ended(mut self) -> Output {
+        let stderr = self.rest();
+        let mut output = self.child.wait_with_output().expect("it ends");
+        output.stderr = stderr;
+        output
+    }
 }
 
 /// Gives back what it got.

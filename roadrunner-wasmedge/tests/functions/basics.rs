@@ -1,8 +1,6 @@
 //! What a function can do.
 
-mod function_support;
-
-use function_support::*;
+use crate::support::*;
 use roadrunner_core::{Backing, Deadline, Payload, Region, Sink, TransferError};
 use roadrunner_wasmedge::function::{
     Function, FunctionError, FunctionOptions, LogLevel, NoOutbox, Reply, SendError,

@@ -1,12 +1,9 @@
 //! What bad input gets: a message that names the culprit, a failure, and nothing left behind.
 
-mod support;
-
+use crate::support::{echo, module, names, Bench, Running, MODES, STUCK};
 use nix::sys::signal::{kill, Signal};
 use nix::unistd::Pid;
-use std::io::{BufRead, BufReader, Read};
-use std::process::{Child, Command, Stdio};
-use support::{echo, module, Bench, MODES};
+use std::process::Command;
 
 fn with(body: &str) -> Bench {
     Bench::chain(&[("a", echo()), ("bad", module(body)), ("c", echo())])
@@ -21,7 +18,7 @@ fn a_good_chain_gives_what_it_got() {
         assert!(output.status.success(), "{mode}: {talk}");
         let result = std::fs::read(bench.path("out/c")).expect("an output");
         assert_eq!(result, b"some bytes", "{mode}");
-        assert_eq!(support::names(&bench.path("out")), ["c"], "{mode}");
+        assert_eq!(names(&bench.path("out")), ["c"], "{mode}");
         assert!(bench.processes().is_empty());
     }
 }
@@ -339,32 +336,8 @@ fn a_socket_path_that_is_taken() {
 }
 
 /// Starts a run whose function `bad` runs for ever, and waits until it does.
-fn stuck(bench: &Bench, mode: &str) -> (Child, BufReader<std::process::ChildStderr>) {
-    let mut child = bench
-        .command(mode)
-        .stderr(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("it starts");
-    let mut talk = BufReader::new(child.stderr.take().expect("piped"));
-    let mut line = String::new();
-    while !line.contains("bad: handling") {
-        line.clear();
-        assert_ne!(talk.read_line(&mut line).expect("readable"), 0, "it ended");
-    }
-    (child, talk)
-}
-
-/// Says that it handles, then never ends.
-const STUCK: &str = "(drop (call $log (i32.const 2) (i32.const 16) (i32.const 8)))
-    (loop $again (br $again)) (i64.const 0)";
-
-fn ended(child: Child, mut talk: BufReader<std::process::ChildStderr>) -> std::process::Output {
-    let mut stderr = Vec::new();
-    talk.read_to_end(&mut stderr).expect("readable");
-    let mut output = child.wait_with_output().expect("it ends");
-    output.stderr = stderr;
-    output
+fn stuck(bench: &Bench, mode: &str) -> Running {
+    Running::until_handling(bench.command(mode), "bad")
 }
 
 #[test]
@@ -372,9 +345,9 @@ fn ctrl_c_stops_a_run_and_leaves_nothing() {
     for mode in MODES {
         for signal in [Signal::SIGINT, Signal::SIGTERM] {
             let bench = with(STUCK);
-            let (child, talk) = stuck(&bench, mode);
-            kill(Pid::from_raw(child.id() as i32), signal).expect("alive");
-            let output = ended(child, talk);
+            let running = stuck(&bench, mode);
+            running.signal(signal);
+            let output = running.ended();
             bench.failed(mode, &output, &["interrupted"]);
             assert_eq!(output.status.code(), Some(130), "{mode}");
         }
@@ -386,14 +359,14 @@ fn a_child_that_is_killed_by_hand_is_named() {
     for mode in ["kernel", "network"] {
         for name in ["bad", "c"] {
             let bench = with(STUCK);
-            let (child, talk) = stuck(&bench, mode);
+            let running = stuck(&bench, mode);
             let (number, _) = bench
                 .processes()
                 .into_iter()
                 .find(|(_, arguments)| arguments[1..].starts_with(&["worker".into(), name.into()]))
                 .expect("a process of its own");
             kill(Pid::from_raw(number), Signal::SIGKILL).expect("alive");
-            let output = ended(child, talk);
+            let output = running.ended();
             let function = format!("function `{name}`");
             bench.failed(mode, &output, &[&function, "signal 9"]);
         }
@@ -404,12 +377,10 @@ fn a_child_that_is_killed_by_hand_is_named() {
 fn workers_go_when_the_program_is_killed() {
     for mode in ["kernel", "network"] {
         let bench = with(STUCK);
-        let (mut child, mut talk) = stuck(&bench, mode);
-        child.kill().expect("alive");
-        child.wait().expect("dead");
+        let mut running = stuck(&bench, mode);
+        running.kill();
         // Workers share the pipe: its end is the end of the last of them.
-        let mut rest = String::new();
-        talk.read_to_string(&mut rest).expect("readable");
+        running.rest();
         assert!(bench.processes().is_empty(), "{mode}");
     }
 }

@@ -1,7 +1,8 @@
 //! Who lies, at either end of the link between a `roadrunner run` and a `roadrunner serve`, and strangers who come there.
 
-mod support;
-
+use crate::support::hosted::{bench, fails, goes_well};
+use crate::support::server::{Server, PATIENCE, SECRET};
+use crate::support::{echo, names, Bench};
 use roadrunner_core::{Deadline, HostMemory, Payload, Transfer, TransferError};
 use roadrunner_splice::{connect, Link, Listener, Options, Secret};
 use sha2::{Digest, Sha256};
@@ -9,9 +10,6 @@ use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
-use support::hosted::{bench, fails, goes_well};
-use support::server::{Server, PATIENCE, SECRET};
-use support::{echo, Bench};
 
 /// A control link of somebody who knows the secret.
 fn insider(server: &Server, name: &str) -> Link {
@@ -273,7 +271,7 @@ fn a_host_that_lies_is_named_and_its_output_not_taken() {
     let bench = bench(&[("a", echo(), Some(&address))]);
     goes_well(&bench);
     assert_eq!(std::fs::read(bench.path("out/a")).expect("there"), b"true");
-    assert_eq!(support::names(&bench.path("out")), ["a"]);
+    assert_eq!(names(&bench.path("out")), ["a"]);
     thread.join().expect("no panic");
 }
 
