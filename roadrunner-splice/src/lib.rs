@@ -4,6 +4,7 @@
 
 mod checksum;
 mod chooser;
+mod congestion;
 mod incomplete;
 mod link;
 mod listener;

@@ -1,5 +1,6 @@
 //! Links, and the side that connects.
 
+use crate::congestion::dial;
 use crate::options::Options;
 use crate::secret::check_accepting;
 use crate::wire::{is_loopback, TcpWire};
@@ -59,7 +60,7 @@ pub fn connect(
     let (peer, token) = (link.wire().peer(), link.wire().streams.token(true));
     while link.wire().streams.missing() > 0 {
         let left = deadline.remaining().unwrap_or_default();
-        let socket = TcpStream::connect_timeout(&peer, left.max(LEAST_ATTEMPT))
+        let socket = dial(&peer, options, left.max(LEAST_ATTEMPT))
             .map_err(|error| at(address, "connect once more", error))?;
         let join = |wire: &mut TcpWire| wire.streams.join(token);
         let other = open(socket, address, &token.name(), options, deadline, join)?;
@@ -128,7 +129,7 @@ fn try_connect(
         let left = deadline.remaining().unwrap_or_default();
         // A silent address leaves time for those after it.
         let share = left / u32::try_from(addresses.len() - tried).unwrap_or(u32::MAX);
-        match TcpStream::connect_timeout(target, share.max(LEAST_ATTEMPT)) {
+        match dial(target, options, share.max(LEAST_ATTEMPT)) {
             Ok(socket) if is_itself(&socket) => last = io::ErrorKind::ConnectionRefused.into(),
             Ok(socket) => return Ok(socket),
             Err(error) => last = error,

@@ -1,5 +1,6 @@
 //! The side that waits to be connected to.
 
+use crate::congestion;
 use crate::incomplete::{Awaited, Incomplete};
 use crate::link::{at, check_invited, resolve, Link};
 use crate::options::Options;
@@ -29,7 +30,7 @@ const RESOLVE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Its descriptor ([`AsFd`]) becomes readable when [`try_accept`](Self::try_accept) has something to do.
 #[derive(Debug)]
 pub struct Listener {
-    socket: TcpListener,
+    pub(crate) socket: TcpListener,
     address: SocketAddr,
     options: Options,
     /// Encrypts, if anything does.
@@ -194,6 +195,7 @@ impl Listener {
                 setsockopt(&socket, sockopt::RcvBuf, &bytes)?;
             }
             let local = socket.local_addr()?;
+            congestion::choose(&socket, local.ip(), &options);
             Ok((socket, local))
         };
         let (socket, local) = listen().map_err(|error| at(address, "listen", error))?;

@@ -203,7 +203,8 @@ impl Options {
     /// keeps the system's; [`TcpWire::congestion`](crate::TcpWire::congestion) says which one runs.
     ///
     /// Without this call it is the system's, except that `bbr`, which paces and thereby halves the throughput within a
-    /// host, gives way to `cubic` or `reno` on loopback addresses.
+    /// host, gives way to `cubic` or `reno` on loopback addresses: before a connection is there, unless a listener at all addresses
+    /// accepts it. What takes the place of `bbr` later goes on pacing.
     #[must_use]
     pub fn congestion(mut self, name: impl Into<String>) -> Self {
         self.congestion = Some(name.into());

@@ -2,6 +2,7 @@
 
 use crate::checksum::Checksums;
 use crate::chooser::{Chooser, Clocks};
+use crate::congestion;
 use crate::options::Options;
 use crate::places::Place;
 use crate::socket::{wait, Socket};
@@ -11,12 +12,11 @@ use crate::tls::Tunnel;
 use crate::zerocopy::{ZeroCopy, ZeroCopyBy};
 use nix::ifaddrs::{getifaddrs, InterfaceAddress};
 use nix::poll::{PollFd, PollFlags};
-use nix::sys::socket::{getsockopt, setsockopt, sockopt};
+use nix::sys::socket::{setsockopt, sockopt};
 use roadrunner_core::frame::{self, HEADER_LEN};
 use roadrunner_core::stream::{read_all, write_all, Carried, Start, Wire};
 use roadrunner_core::{Deadline, Method, Payload, Region, Sink, Span, TransferError};
 use roadrunner_mem::{Checksum, Pump};
-use std::ffi::OsString;
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -112,7 +112,7 @@ impl TcpWire {
             acknowledged: None,
             streams: Streams::new(options.streams)?,
         };
-        wire.choose_congestion(options);
+        congestion::choose(&wire.socket, peer.ip(), options);
         Ok(wire)
     }
 
@@ -204,25 +204,7 @@ impl TcpWire {
     /// The name of the congestion control that runs, or `None` if the system does not say.
     #[must_use]
     pub fn congestion(&self) -> Option<String> {
-        let name = getsockopt(&self.socket, sockopt::TcpCongestion).ok()?;
-        let name = name.into_string().ok()?;
-        Some(name.trim_end_matches('\0').to_owned())
-    }
-
-    /// Never an error: a link with the system's own choice is slower, not wrong.
-    fn choose_congestion(&self, options: &Options) {
-        let set = |name: &str| {
-            setsockopt(&self.socket, sockopt::TcpCongestion, &OsString::from(name)).is_ok()
-        };
-        match &options.congestion {
-            Some(name) => {
-                set(name);
-            }
-            None if is_loopback(self.peer.ip()) && self.congestion().as_deref() == Some("bbr") => {
-                let _ = set("cubic") || set("reno");
-            }
-            None => {}
-        }
+        congestion::of(&self.socket)
     }
 
     /// Carries a payload this way, or if nothing is said any way, as far as the system and the payload allow that; written

@@ -6,8 +6,9 @@
 //! | [`measure`] | interleaved rounds of named candidates, and the watch that they are timed with |
 //! | [`usage`] | processor time and memory of this process |
 //! | [`payload`] | what is sent: filled and verified at the speed of memory |
-//! | [`functions`] | the two functions of a workflow figure, on WasmEdge |
 //! | [`peer`] | this program once more, as the other process of an experiment |
+//! | [`ends`] | what two such processes do: payloads, round by round |
+//! | [`functions`] | the two functions of a workflow figure, on WasmEdge |
 //! | [`compare`] | what got better or worse since an earlier run |
 //! | [`results`] | rows and ratios, as JSON and as tables |
 //! | [`plots`], [`report`] | the same as pictures, and as a page |
@@ -16,6 +17,7 @@
 mod bench;
 mod clock;
 mod compare;
+mod ends;
 mod eval;
 mod functions;
 mod measure;

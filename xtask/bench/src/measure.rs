@@ -110,6 +110,22 @@ impl Measured {
     pub(crate) fn ratio(&self, theirs: &str, ours: &str) -> Result<f64> {
         Ok(self.p50(theirs)? / self.p50(ours)?)
     }
+
+    /// The same within each round; the median of that. Where what the machine does from one moment to the next moves times
+    /// by more than the candidates differ, it moves those of one round alike.
+    ///
+    /// # Errors
+    /// If there was no such candidate.
+    pub(crate) fn paired(&self, theirs: &str, ours: &str) -> Result<f64> {
+        if self.is_empty() {
+            return Ok(f64::NAN);
+        }
+        let (theirs, ours) = (self.row(theirs)?, self.row(ours)?);
+        let rounds = theirs.times.iter().zip(&ours.times);
+        let mut ratios: Vec<_> = rounds.map(|(theirs, ours)| theirs / ours).collect();
+        ratios.sort_unstable_by(f64::total_cmp);
+        Ok(percentile(&ratios, 50.0))
+    }
 }
 
 /// A candidate with what came out of its rounds.
@@ -121,6 +137,7 @@ struct Runner<'a> {
     phases: BTreeMap<&'static str, Vec<f64>>,
     faults: BTreeMap<&'static str, u64>,
     cpu: Cpu,
+    waits: u64,
     payloads: u64,
     delivered: u64,
     verified: u64,
@@ -244,6 +261,7 @@ impl<'a> Runner<'a> {
             phases: BTreeMap::new(),
             faults: BTreeMap::new(),
             cpu: Cpu::default(),
+            waits: 0,
             payloads: 0,
             delivered: 0,
             verified: 0,
@@ -256,7 +274,8 @@ impl<'a> Runner<'a> {
         self.phases.clear();
         self.faults.clear();
         self.cpu = Cpu::default();
-        (self.payloads, self.delivered, self.verified) = (0, 0, 0);
+        (self.waits, self.payloads) = (0, 0);
+        (self.delivered, self.verified) = (0, 0);
         self.methods.clear();
     }
 
@@ -275,6 +294,7 @@ impl<'a> Runner<'a> {
         }
         let payloads = watch.payloads.unwrap_or(watch.delivered);
         self.payloads += payloads;
+        self.waits += watch.waits;
         let per_payload = |time: Duration| time.as_secs_f64() * 1e9 / payloads as f64;
         self.times.push(per_payload(watch.time));
         for (name, time) in watch.phases {
@@ -290,6 +310,7 @@ impl<'a> Runner<'a> {
     }
 
     fn row(mut self, experiment: Experiment) -> Row {
+        let times = self.times.clone();
         self.times.sort_unstable_by(f64::total_cmp);
         let phases = self.phases.iter_mut().map(|(name, times)| {
             times.sort_unstable_by(f64::total_cmp);
@@ -324,8 +345,10 @@ impl<'a> Runner<'a> {
             requests_per_s: per_second(experiment.fanout.into()),
             bytes_per_s: per_second(bytes as f64 * f64::from(experiment.fanout)),
             phases,
+            times,
             spread_ns: tenths(spread(&self.times)),
             rounds: self.times.len() as u64,
+            waits: self.waits as f64 / self.payloads as f64,
             payloads: self.payloads,
             delivered: self.delivered,
             verified: self.verified,
@@ -419,6 +442,21 @@ mod tests {
         assert!(row.p50_ns >= 1e6, "divided by the two payloads of a round");
         assert!(row.p50_ns <= row.p95_ns && row.p95_ns <= row.p99_ns);
         assert!(measured.row("c").is_err());
+        assert_eq!(row.times.len() as u64, row.rounds);
+    }
+
+    #[test]
+    fn rounds_are_compared_one_by_one() {
+        let log = RefCell::new(Vec::new());
+        let candidates = vec![candidate("a", &log, true), candidate("b", &log, true)];
+        let mut measured =
+            interleaved(Scale::Smoke, Experiment::new("x", 5), candidates).expect("it runs");
+        // A machine that is five times as slow every now and then.
+        measured.0[0].times = vec![2.0, 10.0, 2.0, 10.0, 2.0];
+        measured.0[1].times = vec![1.0, 5.0, 1.0, 5.0, 1.0];
+        assert_eq!(measured.paired("a", "b").expect("both"), 2.0);
+        assert!(measured.paired("a", "c").is_err());
+        assert!(Measured::default().paired("a", "b").expect("none").is_nan());
     }
 
     #[test]

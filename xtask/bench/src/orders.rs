@@ -28,8 +28,10 @@ pub(crate) struct Report {
     pub(crate) peak: u64,
     /// Resident before there was a memory.
     pub(crate) idle: u64,
-    /// The receiver: how they came.
+    /// The receiver: how they came. The sender: what the receiver cannot know of it.
     pub(crate) method: String,
+    /// How often the process had to wait for something.
+    pub(crate) waits: u64,
 }
 
 /// Does rounds until there are no more orders.
@@ -40,10 +42,11 @@ pub(crate) fn rounds(
 ) -> Result<()> {
     while let Some(order) = control.hear_or_end::<Order>()? {
         let mut report = Report::default();
-        let (before, spent) = (Cpu::of_process(), clock::spent());
+        let (before, spent, waits) = (Cpu::of_process(), clock::spent(), usage::waits());
         round(order, &mut report)?;
         report.moving = (clock::spent() - spent).saturating_sub(report.moving);
         report.cpu = Cpu::of_process() - before;
+        report.waits = usage::waits() - waits;
         report.peak = usage::peak_rss()?;
         report.idle = idle;
         control.say(&report)?;

@@ -4,6 +4,8 @@
 //! A peer whose parent is gone reads the end and should return.
 
 use anyhow::{bail, Context, Result};
+use nix::sched::{sched_setaffinity, CpuSet};
+use nix::unistd::Pid;
 use serde::de::DeserializeOwned;
 use serde::Serialize;
 use std::io::{BufRead, BufReader, Write};
@@ -105,6 +107,17 @@ impl Peer {
             child,
             control: Control::new(ours),
         })
+    }
+
+    /// Keeps it on one core. All its threads, if it has yet to start them.
+    ///
+    /// # Errors
+    /// If this process may not use it.
+    pub(crate) fn stay_on(&self, core: usize) -> Result<()> {
+        let mut cores = CpuSet::new();
+        cores.set(core)?;
+        sched_setaffinity(Pid::from_raw(i32::try_from(self.id())?), &cores)
+            .with_context(|| format!("keeping a process on core {core}"))
     }
 
     /// Of its process.

@@ -40,6 +40,10 @@ pub(crate) struct Machine {
     /// What the first touch of a page takes.
     #[serde(default)]
     pub(crate) fault_ns: f64,
+    /// Where the two processes of an experiment of `net` over loopback run, the sender and the receiver; none where the
+    /// system chose. Wherever they run, two ways are compared fairly only in the same place.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) cores_of_a_pair: Option<[usize; 2]>,
 }
 
 /// One candidate of one experiment. Times are nanoseconds for one payload, of all its receivers together.
@@ -66,6 +70,12 @@ pub(crate) struct Row {
     /// Parts of a round, where it was taken apart.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(crate) phases: BTreeMap<String, Phase>,
+    /// How often the receiver had to wait, for each payload, where that is looked at: each time the sender has to wake it.
+    #[serde(skip)]
+    pub(crate) waits: f64,
+    /// Of each round, in their order: those of the candidates of an experiment belong together.
+    #[serde(skip)]
+    pub(crate) times: Vec<f64>,
     /// The median distance of a round from the median one.
     pub(crate) spread_ns: f64,
     pub(crate) rounds: u64,
@@ -205,6 +215,7 @@ impl Machine {
             wasmedge: wasmedge_version(),
             memory: memory << 10,
             fault_ns: usage::fault_ns().round(),
+            cores_of_a_pair: usage::two_cores(),
         }
     }
 }
@@ -239,6 +250,12 @@ impl Results {
     /// Shows the tables on stdout.
     pub(crate) fn print(&self) {
         println!("{}, {} run", self.machine, self.scale);
+        let is_net = |row: &Row| row.experiment.starts_with("net.");
+        if let (Some([sender, receiver]), true) =
+            (self.machine.cores_of_a_pair, self.rows.iter().any(is_net))
+        {
+            println!("net, over loopback: senders on core {sender}, receivers on core {receiver}");
+        }
         if !self.rows.is_empty() {
             println!("\n{}", self.rows_table());
         }

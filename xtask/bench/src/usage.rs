@@ -1,9 +1,11 @@
 //! Processor time, memory and page faults, of this process and of others.
 
 use anyhow::{Context, Result};
+use nix::sched::{sched_getaffinity, CpuSet};
 use nix::sys::resource::{getrusage, UsageWho};
 use nix::sys::time::TimeValLike;
 use nix::time::{clock_gettime, ClockId};
+use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::ops::{Add, AddAssign, Sub};
@@ -337,6 +339,20 @@ fn find(text: &str, field: &str) -> Option<u64> {
     let line = text.lines().find_map(|line| line.strip_prefix(field))?;
     let number = line.trim().strip_suffix("kB")?.trim();
     Some(number.parse::<u64>().ok()? << 10)
+}
+
+/// Two cores that this process may use, if there are two.
+pub(crate) fn two_cores() -> Option<[usize; 2]> {
+    let allowed = sched_getaffinity(Pid::this()).ok()?;
+    let mut cores = (0..CpuSet::count()).filter(|core| allowed.is_set(*core).unwrap_or(false));
+    Some([cores.next()?, cores.next()?])
+}
+
+/// How often this process has waited for something, so far (getrusage(2), `ru_nvcsw`).
+pub(crate) fn waits() -> u64 {
+    let waits =
+        getrusage(UsageWho::RUSAGE_SELF).map_or(0, |usage| usage.voluntary_context_switches());
+    u64::try_from(waits).unwrap_or(0)
 }
 
 #[cfg(test)]

@@ -22,6 +22,7 @@ pub(crate) struct Watch {
     pub(super) payloads: Option<u64>,
     pub(super) phases: Vec<(&'static str, Duration)>,
     pub(super) faults: Vec<(&'static str, u64)>,
+    pub(super) waits: u64,
 }
 
 impl Watch {
@@ -46,6 +47,11 @@ impl Watch {
     /// Page faults within a part of what is timed.
     pub(crate) fn faults(&mut self, name: &'static str, count: u64) {
         self.faults.push((name, count));
+    }
+
+    /// How often a process that receives had to wait for something.
+    pub(crate) fn add_waits(&mut self, count: u64) {
+        self.waits += count;
     }
 
     /// What goes with it but is not what the experiment is about: neither its time nor its processor time counts. Only

@@ -46,11 +46,17 @@ pub(super) fn run(bench: &mut Bench) -> Result<()> {
         .map(|way| candidate(STAGE, way, BYTES, MESSAGES, What::Round))
         .into();
     let measured = bench.measure(Experiment::new("net.links", BYTES), candidates)?;
-    let ratio = measured.ratio(ONE, MANY)?;
+    let ratio = measured.paired(ONE, MANY)?;
     bench.ratio(Ratio::at_least("net.links.1000", ratio, 0.8).because(|| {
-        let by_hand = measured.ratio(ONE_BY_HAND, MANY_BY_HAND).unwrap_or(0.0);
+        let by_hand = measured.paired(ONE_BY_HAND, MANY_BY_HAND).unwrap_or(0.0);
         let told = told(&measured, &[ONE, MANY]);
-        format!("connections by hand come to {by_hand:.2} here; {told}")
+        let waits = |way| measured.row(way).map_or(0.0, |row| row.waits);
+        format!(
+            "connections by hand come to {by_hand:.2} here; a message finds the receiver asleep, and has to wake it, {:.2} \
+             times over one link and {:.2} times over 1,000; {told}",
+            waits(ONE),
+            waits(MANY)
+        )
     }));
     Ok(())
 }
@@ -111,7 +117,7 @@ enum Door {
 impl Door {
     fn open(task: &Task) -> Result<Self> {
         Ok(if task.way.starts_with(TCP) {
-            Self::Tcp(TcpListener::bind(&task.address)?)
+            Self::Tcp(tcp::bind(&task.address)?)
         } else {
             let options = ours::options_of(AUTO)?;
             Self::Links(Box::new(Listener::bind(&task.address, options)?))
@@ -213,9 +219,7 @@ fn send_by_hand(
 ) -> Result<()> {
     let mut sockets = Vec::new();
     for _ in 0..count {
-        let socket = TcpStream::connect(&task.address)?;
-        tcp::set_up(&socket)?;
-        sockets.push(socket);
+        sockets.push(tcp::dial(&task.address)?);
     }
     rounds(control, 0, |order, report| {
         report.began = crate::clock::now();

@@ -36,6 +36,11 @@ const CHECKED: &str = "net-auto-checked";
 const SPLICE: &str = "net-splice";
 /// The kernel copies on loopback: what asking for it costs.
 const ZERO_COPY: &str = "net-zerocopy";
+/// The same by io_uring.
+#[cfg(feature = "peers")]
+const URING: &str = "net-zerocopy-uring";
+/// Each payload over several connections: on loopback one fills the way.
+const STREAMS: &str = "net-streams";
 /// What a link does that finds out by itself.
 const MEASURED: &str = "net-measured";
 /// Encrypted.

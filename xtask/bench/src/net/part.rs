@@ -1,12 +1,10 @@
-//! What the two processes of a way do: rounds, as they are told.
+//! What the two processes of a way are told.
 
 use super::ways;
-use crate::clock;
-use crate::orders::{beside, rounds};
-use crate::payload::Pattern;
+use crate::ends;
 use crate::peer::Control;
 use crate::usage;
-use anyhow::{ensure, Context, Result};
+use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
 /// What a process is to do.
@@ -27,24 +25,7 @@ pub(super) fn receive(control: &mut Control) -> Result<()> {
     let task: Task = control.hear()?;
     let (address, accept) = ways::listen(&task)?;
     control.say(&address)?;
-    let mut receiver = accept()?;
-    let pattern = Pattern::new();
-    rounds(control, idle, |order, report| {
-        let numbers = order.first..order.first + order.count;
-        for number in numbers.clone() {
-            let span = receiver.recv()?;
-            if number + 1 == numbers.end {
-                report.began = clock::now();
-            }
-            ensure!(span.len() as u64 == task.bytes, "payload {number} came cut");
-            let same = beside(order, &mut report.moving, || pattern.check(span, number));
-            ensure!(same, "payload {number} came with other bytes");
-        }
-        report.ended = clock::now();
-        report.method = receiver.method();
-        Ok(())
-    })
-    .with_context(|| task.way.clone())
+    ends::receive(control, idle, task.bytes, &mut *accept()?).with_context(|| task.way.clone())
 }
 
 /// The peer `net.sender`.
@@ -52,19 +33,5 @@ pub(super) fn send(control: &mut Control) -> Result<()> {
     let idle = usage::peak_rss()?;
     let task: Task = control.hear()?;
     let mut sender = ways::connect(&task)?;
-    let pattern = Pattern::new();
-    rounds(control, idle, |order, report| {
-        let numbers = order.first..order.first + order.count;
-        report.began = clock::now();
-        for number in numbers.clone() {
-            let span = sender.place()?;
-            beside(order, &mut report.moving, || pattern.fill(span, number));
-            if number + 1 == numbers.end {
-                report.ended = clock::now();
-            }
-            sender.send()?;
-        }
-        Ok(())
-    })
-    .with_context(|| task.way.clone())
+    ends::send(control, idle, &mut *sender).with_context(|| task.way.clone())
 }

@@ -29,7 +29,7 @@ pub(super) fn run(bench: &mut Bench) -> Result<()> {
         .map(|way| candidate(STAGE, way, BYTES, TRIPS, What::Exchange))
         .into();
     let measured = bench.measure(Experiment::new("net.round_trip", BYTES), candidates)?;
-    let ratio = measured.ratio(AUTO, TCP)?;
+    let ratio = measured.paired(AUTO, TCP)?;
     bench.ratio(
         Ratio::at_most("net.small_rtt.64B", ratio, 1.15).because(|| told(&measured, &[TCP, AUTO])),
     );

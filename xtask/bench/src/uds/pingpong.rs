@@ -65,10 +65,17 @@ pub(super) fn run(bench: &mut Bench) -> Result<()> {
 /// Nanoseconds in which two cores see each other's writes once each. Virtual cores may share a cache now and none later.
 fn line_and_back() -> f64 {
     const TIMES: u64 = 20_000;
+    /// Looks before the other one gets the core, if there is only one for both.
+    const PATIENCE: u32 = 10_000;
     let word = AtomicU64::new(0);
     let turns = |first: u64| {
         for turn in (first..2 * TIMES).step_by(2) {
+            let mut looks = 0;
             while word.load(Ordering::Acquire) != turn {
+                looks += 1;
+                if looks % PATIENCE == 0 {
+                    thread::yield_now();
+                }
                 std::hint::spin_loop();
             }
             word.store(turn + 1, Ordering::Release);

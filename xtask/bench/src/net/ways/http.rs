@@ -3,7 +3,7 @@
 //! The client hands its memory to hyper as it is, without a copy: the best that a host can do. The server copies what it
 //! gets, as hyper has buffers of its own.
 
-use super::{Listens, Receives, Sends};
+use super::{tcp, Listens, Receives, Sends};
 use crate::net::part::Task;
 use anyhow::{bail, Context, Result};
 use bytes::Bytes;
@@ -17,7 +17,7 @@ use roadrunner_core::Span;
 use roadrunner_mem::PageBuffer;
 use std::convert::Infallible;
 use std::future::{poll_fn, Future};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::pin::{pin, Pin};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
@@ -33,7 +33,7 @@ fn runtime() -> Result<Runtime> {
 
 /// The same options as the others have.
 fn io(runtime: &Runtime, socket: TcpStream) -> Result<TokioIo<tokio::net::TcpStream>> {
-    super::tcp::set_up(&socket)?;
+    tcp::set_up(&socket)?;
     socket.set_nonblocking(true)?;
     let _entered = runtime.enter();
     Ok(TokioIo::new(tokio::net::TcpStream::from_std(socket)?))
@@ -56,7 +56,7 @@ struct Server {
 }
 
 pub(super) fn listen(task: &Task) -> Result<Listens> {
-    let listener = TcpListener::bind(&task.address)?;
+    let listener = tcp::bind(&task.address)?;
     let address = listener.local_addr()?.to_string();
     let bytes = usize::try_from(task.bytes)?;
     let accept = move || {
@@ -151,7 +151,7 @@ impl AsRef<[u8]> for Lent {
 
 pub(super) fn connect(task: &Task) -> Result<Box<dyn Sends>> {
     let runtime = runtime()?;
-    let io = io(&runtime, TcpStream::connect(&task.address)?)?;
+    let io = io(&runtime, tcp::dial(&task.address)?)?;
     let bytes = usize::try_from(task.bytes)?;
     let (requests, connection) = runtime.block_on(hyper::client::conn::http1::handshake(io))?;
     Ok(Box::new(Client {

@@ -8,24 +8,10 @@ pub(super) mod tcp;
 pub(crate) use super::part::Task;
 use super::ping::Talks;
 use super::TCP;
+pub(crate) use crate::ends::{Receives, Sends};
 use anyhow::Result;
-use roadrunner_core::{Deadline, Span};
+use roadrunner_core::Deadline;
 use std::time::Duration;
-
-/// The process that sends.
-pub(crate) trait Sends {
-    /// Where the function is to write its next payload.
-    fn place(&mut self) -> Result<Span<'_>>;
-    fn send(&mut self) -> Result<()>;
-}
-
-/// The process that receives.
-pub(crate) trait Receives {
-    /// The next payload, in linear memory.
-    fn recv(&mut self) -> Result<Span<'_>>;
-    /// How the last one came.
-    fn method(&self) -> String;
-}
 
 pub(crate) type Accepts<T> = Box<dyn FnOnce() -> Result<Box<T>>>;
 

@@ -5,12 +5,17 @@ use crate::net::part::Task;
 use crate::net::ping::Talks;
 use anyhow::{bail, Context, Result};
 use roadrunner_core::{
-    LinearMemory, Payload, Receipt, Region, Sink, Span, Transfer, TransferError,
+    LinearMemory, Method, Payload, Receipt, Region, Sink, Span, Transfer, TransferError,
 };
 use roadrunner_mem::PageBuffer;
 #[cfg(feature = "peers")]
 use roadrunner_splice::Tls;
-use roadrunner_splice::{connect as connect_link, Link, Listener, Options, Preference, Secret};
+use roadrunner_splice::{
+    connect as connect_link, Link, Listener, Options, Preference, Secret, ZeroCopyBy,
+};
+
+/// Connections of a link that has several.
+const STREAMS: u8 = 4;
 
 /// What a way stands for, as a task has it.
 pub(in crate::net) fn options(task: &Task) -> Result<Options> {
@@ -39,7 +44,11 @@ pub(in crate::net) fn options_of(way: &str) -> Result<Options> {
         "net-auto" | "net-tls" => options.checksum(false),
         "net-auto-checked" => options.checksum(true),
         "net-splice" => options.checksum(false).prefer(Preference::Splice),
-        "net-zerocopy" => options.checksum(false).prefer(Preference::ZeroCopySend),
+        "net-zerocopy" | "net-zerocopy-uring" => options
+            .checksum(false)
+            .prefer(Preference::ZeroCopySend)
+            .io_uring(way.ends_with("uring")),
+        "net-streams" => options.checksum(false).streams(STREAMS),
         "net-measured" => options.checksum(false).prefer(Preference::Measured),
         other => bail!("no way {other}"),
     })
@@ -131,8 +140,19 @@ impl Sends for End {
 
     fn send(&mut self) -> Result<()> {
         let payload = Payload::given(self.memory.memory(), self.region)?;
-        self.link.send(payload, deadline())?;
+        self.receipt = Some(self.link.send(payload, deadline())?);
         Ok(())
+    }
+
+    fn by(&self) -> String {
+        let wire = self.link.wire();
+        let method = self.receipt.map(|receipt| receipt.method());
+        match (method, wire.zero_copy_by(), wire.streams()) {
+            (Some(Method::ZeroCopySend), Some(ZeroCopyBy::IoUring), _) => "by io_uring".to_owned(),
+            (Some(Method::ZeroCopySend), _, _) => "by sendmsg".to_owned(),
+            (_, _, 2..) => format!("over {} connections", wire.streams()),
+            _ => String::new(),
+        }
     }
 }
 

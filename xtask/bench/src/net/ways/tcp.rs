@@ -6,13 +6,16 @@ use crate::net::ping::Talks;
 use crate::uds::sys::slice;
 use anyhow::{bail, Context, Result};
 use nix::errno::Errno;
-use nix::sys::socket::{getsockopt, recv, setsockopt, sockopt, MsgFlags};
+use nix::sys::socket::{
+    connect as connect_socket, getsockopt, recv, setsockopt, socket, sockopt, AddressFamily,
+    MsgFlags, SockFlag, SockType, SockaddrStorage,
+};
 use roadrunner_core::Span;
 use roadrunner_mem::PageBuffer;
 use std::ffi::OsString;
 use std::io::{ErrorKind, IoSlice, Read, Write};
-use std::net::{TcpListener, TcpStream};
-use std::os::fd::AsRawFd;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::{AsFd, AsRawFd};
 
 /// The length of what follows.
 const HEADER: usize = 8;
@@ -23,14 +26,40 @@ const CHUNK: usize = 1 << 20;
 const WHOLE: MsgFlags = MsgFlags::MSG_WAITALL;
 
 pub(in crate::net) fn set_up(socket: &TcpStream) -> Result<()> {
-    socket.set_nodelay(true)?;
-    // BBR paces, which halves what loopback carries: what links do about it, too.
+    Ok(socket.set_nodelay(true)?)
+}
+
+/// BBR paces, which halves what loopback carries, and what takes its place later goes on pacing. What links do about it, too.
+fn no_pacing(socket: &impl AsFd, address: &SocketAddr) -> Result<()> {
     let runs = getsockopt(socket, sockopt::TcpCongestion)?;
-    if socket.peer_addr()?.ip().is_loopback() && runs.to_string_lossy().starts_with("bbr") {
+    if address.ip().is_loopback() && runs.to_string_lossy().starts_with("bbr") {
         let set = |name: &str| setsockopt(socket, sockopt::TcpCongestion, &OsString::from(name));
         set("cubic").or_else(|_| set("reno"))?;
     }
     Ok(())
+}
+
+/// What is accepted has the options of links.
+pub(in crate::net) fn bind(address: &str) -> Result<TcpListener> {
+    let listener = TcpListener::bind(address)?;
+    no_pacing(&listener, &listener.local_addr()?)?;
+    Ok(listener)
+}
+
+/// A connection with the options of links.
+pub(in crate::net) fn dial(address: &str) -> Result<TcpStream> {
+    let address: SocketAddr = address.parse()?;
+    let family = if address.is_ipv4() {
+        AddressFamily::Inet
+    } else {
+        AddressFamily::Inet6
+    };
+    let socket = socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
+    no_pacing(&socket, &address)?;
+    connect_socket(socket.as_raw_fd(), &SockaddrStorage::from(address))?;
+    let socket = TcpStream::from(socket);
+    set_up(&socket)?;
+    Ok(socket)
 }
 
 struct End {
@@ -91,7 +120,7 @@ impl End {
 }
 
 fn accepted(task: &Task) -> Result<(String, impl FnOnce() -> Result<End>)> {
-    let listener = TcpListener::bind(&task.address)?;
+    let listener = bind(&task.address)?;
     let bytes = task.bytes;
     Ok((listener.local_addr()?.to_string(), move || {
         End::new(listener.accept()?.0, bytes)
@@ -99,7 +128,7 @@ fn accepted(task: &Task) -> Result<(String, impl FnOnce() -> Result<End>)> {
 }
 
 fn connected(task: &Task) -> Result<End> {
-    End::new(TcpStream::connect(&task.address)?, task.bytes)
+    End::new(dial(&task.address)?, task.bytes)
 }
 
 pub(super) fn listen(task: &Task) -> Result<Listens> {

@@ -8,28 +8,9 @@ pub(super) mod ours;
 pub(crate) mod redis;
 mod socket;
 
+pub(crate) use crate::ends::{Receives, Sends};
 use anyhow::{bail, Result};
-use roadrunner_core::Span;
 use std::path::Path;
-
-/// The process that sends.
-pub(crate) trait Sends {
-    /// Where the function is to write its next payload.
-    fn place(&mut self) -> Result<Span<'_>>;
-    fn send(&mut self) -> Result<()>;
-}
-
-/// The process that receives.
-pub(crate) trait Receives {
-    /// The next payload, in the function's memory.
-    fn recv(&mut self) -> Result<Span<'_>>;
-    /// The function is done with it.
-    fn release(&mut self) -> Result<()> {
-        Ok(())
-    }
-    /// How the last one came.
-    fn method(&self) -> String;
-}
 
 /// Waits for a sender.
 pub(crate) type Accepts = Box<dyn FnOnce() -> Result<Box<dyn Receives>>>;
