@@ -1,14 +1,16 @@
 //! Links that outlive their connections.
 
+mod connecting;
 mod greeting;
 mod hub;
 
 pub use hub::SessionListener;
 
-use crate::link::{connect, Link};
+use crate::link::Link;
 use crate::options::Options;
 use crate::wire::{LOOK_AGAIN, WINDOW};
-use greeting::{Answer, Greeting, Id, LONGEST};
+use connecting::Attempt;
+use greeting::{Answer, Id};
 use hub::{Doorman, Mailbox};
 use roadrunner_core::frame::FrameError;
 use roadrunner_core::{
@@ -16,13 +18,8 @@ use roadrunner_core::{
 };
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::mpsc::{self, RecvTimeoutError};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::thread;
-use std::time::Duration;
-
-const FIRST_PAUSE: Duration = Duration::from_millis(10);
-const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// One end of a link that goes on when its connection is cut: the side that connected connects again, with growing
 /// pauses, the two tell each other how many payloads they have received, and what is missing is sent again. Each payload
@@ -81,12 +78,6 @@ enum Role {
         mailbox: Arc<Mailbox>,
     },
 }
-
-/// An attempt to connect again that a thread makes: where its outcome comes. Locked by nobody, only to be shared.
-type Attempt = Mutex<mpsc::Receiver<Outcome>>;
-
-/// A connection, and what the peer says on it.
-type Outcome = Result<(Link, Answer), TransferError>;
 
 /// What can be heard of acknowledgements.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -258,148 +249,6 @@ impl Session {
             Some(_) => Ok(()),
             None => self.resume(deadline),
         }
-    }
-
-    /// Has a thread connect again, if that is this side's to do and none does.
-    fn begin_attempt(&mut self) -> Result<(), TransferError> {
-        let greeting = self.greeting();
-        let Role::Connected {
-            address,
-            options,
-            attempt: attempt @ None,
-        } = &mut self.role
-        else {
-            return Ok(());
-        };
-        let (address, name, options) = (address.clone(), self.name.clone(), options.clone());
-        let (outcome, comes) = mpsc::channel();
-        let connect = move || {
-            let until = Deadline::after(patience(&options));
-            // The session may be gone.
-            let _ = outcome.send(greet(&address, &name, &options, greeting, until));
-        };
-        let thread = thread::Builder::new().name("roadrunner-session".to_owned());
-        thread.spawn(connect).map_err(|source| TransferError::Io {
-            doing: "start a thread that connects",
-            source,
-        })?;
-        *attempt = Some(Mutex::new(comes));
-        Ok(())
-    }
-
-    /// The connecting side's first words on a connection.
-    fn greeting(&self) -> Greeting {
-        Greeting {
-            id: self.id,
-            received: self.received,
-            resumes: self.is_known,
-        }
-    }
-
-    /// Gets a connection, in as many attempts as the deadline allows, at least one.
-    fn resume(&mut self, deadline: Deadline) -> Result<(), TransferError> {
-        let mut pause = FIRST_PAUSE;
-        loop {
-            let greeting = self.greeting();
-            let error = match &mut self.role {
-                Role::Accepted { mailbox, .. } => match mailbox.wait(deadline) {
-                    Some((link, received)) => match self.adopt(link, received, deadline) {
-                        Ok(()) => return Ok(()),
-                        Err(error) => error,
-                    },
-                    None => TransferError::Timeout,
-                },
-                Role::Connected {
-                    address,
-                    options,
-                    attempt,
-                } => {
-                    let outcome = match attempt {
-                        Some(begun) => {
-                            let outcome = outcome_of(begun, deadline);
-                            if outcome.is_some() {
-                                *attempt = None;
-                            }
-                            outcome.unwrap_or(Err(TransferError::Timeout))
-                        }
-                        None => {
-                            let until = deadline.min(Deadline::after(patience(options)));
-                            greet(address, &self.name, options, greeting, until)
-                        }
-                    };
-                    match outcome.and_then(|(link, answer)| self.answered(link, answer)) {
-                        Ok(()) => return Ok(()),
-                        Err(error) => error,
-                    }
-                }
-            };
-            // Before the session is known a refusal is an answer; later it may be a cut connection.
-            let final_word = matches!(error, TransferError::Refused(_)) && !self.is_known;
-            if self.broken || self.is_over || final_word {
-                return Err(error);
-            }
-            let Some(left) = deadline.remaining() else {
-                return Err(match error {
-                    refused @ TransferError::Refused(_) => refused,
-                    _ => TransferError::Timeout,
-                });
-            };
-            if matches!(self.role, Role::Connected { .. }) {
-                thread::sleep(pause.min(left));
-                pause = (pause * 2).min(LONGEST_PAUSE);
-            }
-        }
-    }
-
-    /// The connecting side goes on as the peer says.
-    fn answered(&mut self, link: Link, answer: Answer) -> Result<(), TransferError> {
-        match answer {
-            Answer::Received(count) => self.install(link, count),
-            Answer::Unknown => {
-                self.broken = true;
-                Err(TransferError::Refused(
-                    "the peer does not know this session, or has too many".to_owned(),
-                ))
-            }
-            Answer::Ended { received, finished } => {
-                self.check(received)?;
-                self.settle(received);
-                self.got_end |= finished;
-                self.is_over = true;
-                Err(over())
-            }
-        }
-    }
-
-    /// The accepting side's answer to a peer that has received so many payloads.
-    fn adopt(
-        &mut self,
-        mut link: Link,
-        received: u64,
-        deadline: Deadline,
-    ) -> Result<(), TransferError> {
-        say(
-            &mut link,
-            &Answer::Received(self.received).encode(),
-            deadline,
-        )?;
-        self.install(link, received)
-    }
-
-    /// Goes on with a connection whose peer has received so many payloads.
-    fn install(&mut self, mut link: Link, received: u64) -> Result<(), TransferError> {
-        self.check(received)?;
-        link.wire_mut().acknowledge_all();
-        if let Role::Accepted { mailbox, .. } = &self.role {
-            mailbox.uses(Some(&link));
-        }
-        self.limit = link.limit();
-        self.link = Some(link);
-        self.is_known = true;
-        self.first_on_link = received;
-        self.next_on_link = received;
-        self.settle(received);
-        Ok(())
     }
 
     /// Whether the peer can have so many payloads.
@@ -792,45 +641,4 @@ impl Drop for Session {
 
 fn over() -> TransferError {
     TransferError::Refused("the peer has ended this session".to_owned())
-}
-
-/// How long an attempt to connect may take.
-fn patience(options: &Options) -> Duration {
-    let connections = u32::from(options.streams.max(1));
-    options.handshake.saturating_mul(connections)
-}
-
-/// Connects, says the first words of a session and hears the answer.
-fn greet(
-    address: &str,
-    name: &str,
-    options: &Options,
-    greeting: Greeting,
-    deadline: Deadline,
-) -> Outcome {
-    let mut link = connect(address, name, options, deadline)?;
-    say(&mut link, &greeting.encode(), deadline)?;
-    let mut memory = HostMemory::with_limit(LONGEST);
-    link.recv(&mut memory, deadline)?;
-    let answer = Answer::decode(memory.as_slice())?;
-    Ok((link, answer))
-}
-
-/// What came of an attempt; `None` if that is not known by the deadline.
-fn outcome_of(attempt: &mut Attempt, deadline: Deadline) -> Option<Outcome> {
-    let comes = attempt.get_mut().unwrap_or_else(PoisonError::into_inner);
-    match comes.recv_timeout(deadline.remaining().unwrap_or_default()) {
-        Ok(outcome) => Some(outcome),
-        Err(RecvTimeoutError::Timeout) => None,
-        // Its thread did not get to the end.
-        Err(RecvTimeoutError::Disconnected) => Some(Err(TransferError::Broken)),
-    }
-}
-
-/// Sends a few bytes that are not the caller's.
-fn say(link: &mut Link, bytes: &[u8], deadline: Deadline) -> Result<(), TransferError> {
-    let mut memory = HostMemory::from(bytes);
-    let region = memory.region();
-    link.send(Payload::kept(&mut memory, region)?, deadline)
-        .map(drop)
 }

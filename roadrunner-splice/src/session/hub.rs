@@ -1,5 +1,6 @@
 //! The accepting side of sessions: who comes back, who is new, and who left.
 
+use super::connecting::say;
 use super::greeting::{Answer, Greeting, Id, LONGEST};
 use super::{Role, Session};
 use crate::link::Link;
@@ -270,7 +271,7 @@ impl Hub {
         let peer = link.wire().peer();
         // It may be gone again.
         let mut answer = |answer: Answer| {
-            let _ = super::say(&mut link, &answer.encode(), Deadline::now());
+            let _ = say(&mut link, &answer.encode(), Deadline::now());
         };
         let ended = table.ended.iter().position(|(other, _)| *other == id);
         if let Some(at) = ended {
