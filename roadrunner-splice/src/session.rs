@@ -97,10 +97,10 @@ enum Pace {
 }
 
 impl Session {
-    /// Opens a session named `name` with the [`SessionListener`] at `address`, as [`connect`] opens a link.
+    /// Opens a session named `name` with the [`SessionListener`] at `address`, as [`connect`](crate::connect) opens a link.
     ///
     /// # Errors
-    /// As [`connect`].
+    /// As [`connect`](crate::connect).
     pub fn connect(
         address: &str,
         name: &str,
