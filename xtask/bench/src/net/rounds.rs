@@ -91,13 +91,16 @@ fn large(bench: &mut Bench, measured: &Measured) -> Result<()> {
             Ratio::at_least("net.over_http.100MB", ratio, 2.0).because(|| {
                 let by_hand = measured.paired(HTTP, TCP).unwrap_or(0.0);
                 let told = told(measured, &[AUTO, TCP, HTTP]);
-                let cpu = |way| measured.row(way).map_or(0.0, |row| row.cpu_user_ns + row.cpu_sys_ns);
+                let cpu = |way| {
+                    let row = measured.row(way);
+                    let [user, sys] = row.map_or([0.0; 2], |row| [row.cpu_user_ns, row.cpu_sys_ns]);
+                    format!("{} outside the kernel and {} in it", time(user), time(sys))
+                };
                 format!(
-                    "send and recv by hand come to {by_hand:.2} here: the two copies of the kernel, which all of them have, \
-                     are the time, and hyper's third runs beside them on the other core; of processor time a round takes {} \
-                     by hyper and {} by ours; {told}",
-                    time(cpu(HTTP)),
-                    time(cpu(AUTO))
+                    "send and recv by hand come to {by_hand:.2} here; of processor time a round takes {} by hyper, {} by \
+                     ours; {told}",
+                    cpu(HTTP),
+                    cpu(AUTO)
                 )
             }),
         );
