@@ -13,7 +13,7 @@ use std::process::Command;
 /// Sequential: one function produces 1 to 500 MB, another reads them. Fan-out: 1 to 100 functions
 /// read what one has produced. Both in each mode, on WasmEdge, beside WasmEdge with HTTP, the
 /// published prototype's ways, native processes, Redis, and what this machine can do at most.
-/// A full run takes about 20 minutes on 2 cores. Other experiments by --only.
+/// A full run takes about 25 minutes on 2 cores. Other experiments by --only.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
     /// These experiments: in one process, between processes of one host, over TCP, the
