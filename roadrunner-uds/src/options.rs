@@ -123,6 +123,9 @@ impl Options {
     }
 
     /// The user whose processes may be at the other end.
+    ///
+    /// In a user namespace all users that it does not know have one uid, the overflow uid (65534, user_namespaces(7)): where
+    /// that one is allowed, as it is for a process that itself runs as `nobody`, all of them are. Run as another user there.
     #[must_use]
     pub fn uid(mut self, uid: u32) -> Self {
         self.uid = uid;
