@@ -155,7 +155,7 @@ fn fuzz(driver: &Path, place: &Path, name: &str, arguments: &Arguments) -> Resul
     }
     let mut command = Command::new(driver);
     command.env("ROADRUNNER_FUZZ_TARGET", name);
-    command.args(["-print_final_stats=1", "-verbosity=0"]);
+    command.args(["-print_final_stats=1", "-verbosity=0", "-print_funcs=0"]);
     command.arg(format!("-timeout={PATIENCE}"));
     command.arg(format!("-artifact_prefix={}/", crashes.display()));
     if let Some(input) = &arguments.repeat {

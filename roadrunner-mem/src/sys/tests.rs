@@ -289,3 +289,22 @@ fn a_slot_goes_back_to_where_it_came_from() {
     });
     assert!(again, "another place was looked for each time");
 }
+
+#[test]
+fn a_buffer_is_cut_into_what_there_is_of_it() {
+    use super::TABLE;
+    let mut whole = PageBuffer::new(3 * TABLE).expect("memory");
+    assert_eq!((whole.len(), whole.lies_at()), (3 * TABLE, 0));
+    whole.span().copy_from_slice(&vec![7; 3 * TABLE]);
+    assert!(whole.split_front(0).is_none(), "nothing");
+    let front = whole.split_front(PAGE).expect("a page");
+    assert_eq!((front.len(), whole.len()), (PAGE, 3 * TABLE - PAGE));
+    assert_eq!((front.lies_at(), whole.lies_at()), (0, PAGE));
+    let (first, rest) = whole.cut(PAGE);
+    let rest = rest.expect("what follows the page table");
+    assert_eq!((first.len(), first.lies_at()), (PAGE, PAGE));
+    assert_eq!((rest.len(), rest.lies_at()), (2 * TABLE - PAGE, PAGE));
+    let all = rest.len();
+    let (rest, none) = rest.cut(all);
+    assert!(none.is_none() && rest.as_slice().iter().all(|byte| *byte == 7));
+}

@@ -407,7 +407,7 @@ fn without_room_for_a_descriptor(good: &OwnedFd) {
 
 /// Whoever closes the last descriptor of one waits, for as long as the peer wants, until what was written to it is read.
 fn sockets_that_linger() {
-    const LONG: libc::c_int = 60;
+    const LONG: libc::c_int = 20;
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let full = || {
         let address = listener.local_addr().expect("bound");
