@@ -52,8 +52,10 @@ const MACHINE: &str = "x86_64-unknown-linux-gnu";
 const LONGEST: &str = "4096";
 /// Seconds that one input may take at most.
 const PATIENCE: &str = "20";
-/// Inputs that every target runs within seconds.
-const LEAST: u64 = 1000;
+/// Inputs that every target runs in a second, on a busy machine too: the slowest one runs a hundred.
+const LEAST: u64 = 10;
+/// Seconds after which that can be told.
+const SETTLED: u32 = 10;
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let known = targets()?;
@@ -145,6 +147,11 @@ fn relay(lines: impl Iterator<Item = String>, mut say: impl FnMut(&str)) -> u64 
     ran
 }
 
+/// Whether so many inputs in so many seconds say nothing.
+fn too_few(ran: u64, seconds: u32) -> bool {
+    seconds >= SETTLED && ran < LEAST * u64::from(seconds)
+}
+
 /// Whether the target kept the rules.
 fn fuzz(driver: &Path, place: &Path, name: &str, arguments: &Arguments) -> Result<bool> {
     let learnt = place.join("corpus").join(name);
@@ -182,7 +189,7 @@ fn fuzz(driver: &Path, place: &Path, name: &str, arguments: &Arguments) -> Resul
     let lines = lines.map(|line| String::from_utf8_lossy(&line).into_owned());
     let ran = relay(lines, |line| eprintln!("{line}"));
     let status = child.wait()?;
-    let few = arguments.repeat.is_none() && arguments.seconds >= 10 && ran < LEAST;
+    let few = arguments.repeat.is_none() && too_few(ran, arguments.seconds);
     if status.success() && few {
         eprintln!("{name} ran {ran} inputs: nobody knows by that whether it keeps the rules. Was it stopped for a while?");
         return Ok(false);
@@ -215,5 +222,15 @@ mod tests {
             ["INFO: Seed: 1", "stat::number_of_executed_units: 92"]
         );
         assert_eq!(relay(std::iter::empty(), |_| ()), 0);
+    }
+
+    #[test]
+    fn a_slow_target_runs_enough_and_one_that_was_stopped_does_not() {
+        // 97 a second is what the slowest one runs beside others.
+        for seconds in [10, 60, 90] {
+            assert!(!too_few(97 * u64::from(seconds), seconds), "{seconds}");
+        }
+        assert!(too_few(92, 60));
+        assert!(!too_few(0, 1), "too short to tell");
     }
 }

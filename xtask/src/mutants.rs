@@ -122,7 +122,7 @@ const TARGETS: [Target; 6] = [
         package: WASMEDGE,
         code: &["roadrunner-wasmedge/src/sys/"],
         but: None,
-        quick: &["--lib", "--test=function"],
+        quick: &["--lib", "--test=functions"],
     },
 ];
 const WASMEDGE: &str = "roadrunner-wasmedge";
@@ -378,6 +378,19 @@ mod tests {
         assert_eq!(understand(&full).unwrap()[0].count, 1);
         assert!(understand(&full.repeat(2)).is_err(), "twice the same");
         assert!(understand("").unwrap().is_empty());
+    }
+
+    #[test]
+    fn the_quick_tests_are_there() {
+        for target in &TARGETS {
+            let tests = root().join(target.package).join("tests");
+            let named = target.quick.iter();
+            for name in named.filter_map(|argument| argument.strip_prefix("--test=")) {
+                let is_there = tests.join(format!("{name}.rs")).is_file()
+                    || tests.join(name).join("main.rs").is_file();
+                assert!(is_there, "{}: no test {name}", target.package);
+            }
+        }
     }
 
     #[test]
