@@ -93,6 +93,13 @@ pub(crate) struct FunctionOrder {
     pub(crate) output: Option<String>,
 }
 
+impl FunctionOrder {
+    /// Whom it has edges with.
+    pub(crate) fn neighbours(&self) -> impl Iterator<Item = &String> {
+        self.predecessors.iter().chain(&self.successors)
+    }
+}
+
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct ModuleOrder {
     /// What messages call it.

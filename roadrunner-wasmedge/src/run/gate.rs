@@ -23,8 +23,26 @@ pub(crate) struct Ways {
     pub(crate) socket: String,
     /// Those of the functions on the same host that it has edges with.
     pub(crate) near: HashMap<String, String>,
-    /// The way to all other functions, if there may be any.
+    /// The way to all other functions, if it has edges with any.
     pub(crate) far: Option<Far>,
+}
+
+impl Ways {
+    /// Of a function with these neighbours. Who has none that is far is not told what it takes to be believed by them: it
+    /// runs code that nobody need trust.
+    pub(crate) fn new<'a>(
+        socket: String,
+        near: HashMap<String, String>,
+        mut neighbours: impl Iterator<Item = &'a String>,
+        far: impl FnOnce() -> Far,
+    ) -> Self {
+        let has_far = neighbours.any(|name| !near.contains_key(name));
+        Self {
+            socket,
+            near,
+            far: has_far.then(far),
+        }
+    }
 }
 
 /// The way to functions on other hosts. Not to be printed, either.
@@ -61,6 +79,7 @@ pub(crate) fn socket_of(tag: &str, function: &str) -> String {
 pub(crate) struct Gate {
     unix: unix::Options,
     tcp: Option<tcp::Options>,
+    is_encrypted: bool,
     sessions: bool,
     near: HashMap<String, String>,
     /// Neighbours at trusted edges.
@@ -119,6 +138,7 @@ impl Gate {
         Ok(Self {
             unix,
             tcp,
+            is_encrypted: far.as_ref().is_some_and(|far| far.tls.is_some()),
             sessions: far.as_ref().is_some_and(|far| far.sessions),
             memory: far.and_then(|far| far.allowed.memory),
             near,
@@ -160,7 +180,17 @@ impl Gate {
             }
             _ => return Err(Failure::new(format!("nobody said where `{to}` is"))),
         };
-        linked.map_err(|error| Failure::transfer(&format!("connecting to `{to}`"), &error))
+        let is_encrypted = self.is_encrypted && !self.near.contains_key(to);
+        linked.map_err(|error| {
+            let doing = format!("connecting to `{to}`");
+            match error {
+                TransferError::Refused(why) if is_encrypted => Failure::new(format!(
+                    "{doing}: {why} (the certificates of both hosts have to be of each other's --tls-authority, and that of \
+                     `{to}`'s host for this IP address, or for --tls-name)"
+                )),
+                error => Failure::transfer(&doing, &error),
+            }
+        })
     }
 
     /// A link from each of the predecessors. Then nobody listens here any more, but for sessions that are cut.
@@ -293,4 +323,31 @@ fn unix_address(address: &str) -> Result<unix::Address, Failure> {
     address
         .parse()
         .map_err(|error: unix::AddressError| Failure::new(error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Allowed, Far, HashMap, NetworkMethod, Ways};
+
+    #[test]
+    fn no_secret_is_told_to_whom_it_is_of_no_use() {
+        let far = || Far {
+            address: "127.0.0.1:0".to_owned(),
+            method: NetworkMethod::Auto,
+            sessions: false,
+            secret: "of the links".to_owned(),
+            tls: None,
+            allowed: Allowed::default(),
+        };
+        let [near, elsewhere] = ["near", "elsewhere"].map(str::to_owned);
+        for (neighbours, has_far) in [
+            (vec![], false),
+            (vec![&near], false),
+            (vec![&near, &elsewhere], true),
+        ] {
+            let sockets = HashMap::from([(near.clone(), "@near".to_owned())]);
+            let ways = Ways::new("@own".to_owned(), sockets, neighbours.into_iter(), far);
+            assert_eq!(ways.far.is_some(), has_far);
+        }
+    }
 }

@@ -1,4 +1,5 @@
-//! Outputs appear all at once or not at all: they are written beside the output directory's files and renamed at the end.
+//! Outputs are written beside the output directory's files, and renamed when all of the run has gone well: each is there
+//! whole or not at all, whenever the run is killed. Of several, those that had been renamed by then are there.
 
 use nix::fcntl::{Flock, FlockArg};
 use std::fs::{self, File};

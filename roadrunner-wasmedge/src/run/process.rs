@@ -161,26 +161,24 @@ impl Processes {
         let is_near =
             |spec: &&FunctionSpec| spec.host.is_none() && (plan.mode == Mode::Kernel || has_hosts);
         let neighbours = spec.predecessors.iter().chain(&spec.successors);
-        Ways {
-            socket: socket(spec),
-            near: neighbours
-                .filter_map(|name| plan.workflow.function(name))
-                .filter(is_near)
-                .map(|spec| (spec.name.clone(), socket(spec)))
-                .collect(),
-            far: (plan.mode == Mode::Network).then(|| Far {
-                address: spec.listen.map_or_else(
-                    || self.remotes.listening_address(plan.workflow, spec),
-                    |address| address.to_string(),
-                ),
-                method: plan.network_method,
-                sessions: plan.sessions,
-                secret: self.remotes.secret().to_owned(),
-                tls: plan.tls.clone(),
-                // What a workflow lets listen here it says itself.
-                allowed: Allowed::default(),
-            }),
-        }
+        let near = neighbours
+            .clone()
+            .filter_map(|name| plan.workflow.function(name))
+            .filter(is_near)
+            .map(|spec| (spec.name.clone(), socket(spec)))
+            .collect();
+        Ways::new(socket(spec), near, neighbours, || Far {
+            address: spec.listen.map_or_else(
+                || self.remotes.listening_address(plan.workflow, spec),
+                |address| address.to_string(),
+            ),
+            method: plan.network_method,
+            sessions: plan.sessions,
+            secret: self.remotes.secret().to_owned(),
+            tls: plan.tls.clone(),
+            // What a workflow lets listen here it says itself.
+            allowed: Allowed::default(),
+        })
     }
 
     fn tell(&mut self, number: usize, line: &impl Serialize) -> Result<(), RunError> {

@@ -52,10 +52,15 @@ impl Share {
             })?;
             if !taken {
                 self.give_back();
+                let instead = if bytes > room.most {
+                    "allow more there"
+                } else {
+                    "others are coming in: try again later, or allow more there"
+                };
                 return Err(TransferError::NoRoom {
                     len: bytes,
                     reason: format!(
-                        "this host may receive {} bytes at a time ({}), and others are coming in",
+                        "this host may receive {} bytes at a time ({} of its `roadrunner serve`); {instead}",
                         room.most, room.option
                     ),
                 });
@@ -232,11 +237,19 @@ mod tests {
         let (one, same) = (share("192.0.2.1"), share("::ffff:192.0.2.1"));
         let other = share("192.0.2.2");
         let says = |taken: Result<(), TransferError>| taken.expect_err("none").to_string();
-        assert!(says(one.take(71)).contains("--memory-each"));
+        let alone = says(one.take(71));
+        assert!(alone.contains("--memory-each"), "{alone}");
+        assert!(!alone.contains("others"), "{alone}");
         one.take(50).expect("room");
-        assert!(says(same.take(21)).contains("70 bytes"));
+        let beside = says(same.take(21));
+        assert!(beside.contains("70 bytes"), "{beside}");
+        assert!(beside.contains("others are coming in"), "{beside}");
         same.take(20).expect("room");
-        assert!(says(other.take(31)).contains("100 bytes at a time (--memory)"));
+        let in_all = says(other.take(31));
+        assert!(
+            in_all.contains("100 bytes at a time (--memory of"),
+            "{in_all}"
+        );
         other.take(30).expect("room");
         assert!(share("192.0.2.3").take(1).is_err());
         one.give_back();

@@ -36,7 +36,7 @@ pub(super) struct Plan {
 impl Plan {
     /// The neighbours of a function that run here, too, and the addresses of their sockets.
     fn near(&self, order: &FunctionOrder) -> HashMap<String, String> {
-        let neighbours = order.predecessors.iter().chain(&order.successors);
+        let neighbours = order.neighbours();
         neighbours
             .filter(|name| self.functions.iter().any(|one| one.name == **name))
             .map(|name| (name.clone(), socket_of(&self.tag, name)))
@@ -220,25 +220,22 @@ impl Crew {
                 trusted: Vec::new(),
                 staging: plan.staging.clone(),
             };
-            let ways = Ways {
-                socket: socket_of(&plan.tag, &order.name),
-                near,
-                far: Some(Far {
-                    address: SocketAddr::new(plan.ip, 0).to_string(),
-                    method: plan.network_method,
-                    sessions: plan.sessions,
-                    secret: plan.secret.clone(),
-                    tls: shared.options.tls.clone(),
-                    allowed: Allowed {
-                        ports: shared.options.ports.clone(),
-                        memory: Some(Ration {
-                            directory: shared.place.ledger(),
-                            all: shared.options.memory,
-                            each: shared.options.memory_each.unwrap_or(shared.options.memory),
-                        }),
-                    },
-                }),
-            };
+            let socket = socket_of(&plan.tag, &order.name);
+            let ways = Ways::new(socket, near, order.neighbours(), || Far {
+                address: SocketAddr::new(plan.ip, 0).to_string(),
+                method: plan.network_method,
+                sessions: plan.sessions,
+                secret: plan.secret.clone(),
+                tls: shared.options.tls.clone(),
+                allowed: Allowed {
+                    ports: shared.options.ports.clone(),
+                    memory: Some(Ration {
+                        directory: shared.place.ledger(),
+                        all: shared.options.memory,
+                        each: shared.options.memory_each.unwrap_or(shared.options.memory),
+                    }),
+                },
+            });
             let work = Work::new(task, ways, shared.options.cache.clone(), plan.deadline);
             let assignment = Assignment::Work(Box::new(work));
             let (crew, staging) = (Arc::downgrade(self), plan.staging.clone());

@@ -425,8 +425,8 @@ fn check(order: &RunOrder, shared: &Shared) -> Result<(), String> {
     let mut used = HashSet::new();
     for function in &order.functions {
         let name = &function.name;
-        let neighbours = function.predecessors.iter().chain(&function.successors);
-        if !neighbours.chain([name]).all(|name| is_function_name(name)) || !names.insert(name) {
+        let mut named = function.neighbours().chain([name]);
+        if !named.all(|name| is_function_name(name)) || !names.insert(name) {
             return Err(format!("{name:?} or a neighbour of it is no proper name"));
         }
         if function

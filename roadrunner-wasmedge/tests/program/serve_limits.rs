@@ -135,10 +135,10 @@ fn a_payload_that_is_more_than_may_come_is_refused_and_others_go_on() {
 #[test]
 fn what_is_coming_in_is_counted_over_all_runs_of_a_server() {
     for (arguments, option) in [
-        (&["--memory", "100000"][..], "(--memory)"),
+        (&["--memory", "100000"][..], "(--memory of"),
         (
             &["--memory", "200000", "--memory-each", "100000"],
-            "(--memory-each)",
+            "(--memory-each of",
         ),
     ] {
         let Watched {

@@ -207,6 +207,26 @@ fn a_certificate_has_to_be_of_the_authority_and_for_the_host() {
     assert_eq!(there.server.stop(), Some(0));
 }
 
+/// The run knows its host by a name, and functions reach each other by address.
+#[test]
+fn a_certificate_that_is_for_a_name_only_is_not_enough_between_functions() {
+    let authority = Authority::new();
+    let options = authority.options("localhost");
+    let mut options = texts(&options);
+    let server = Server::start(&options);
+    let (_, port) = server.address.rsplit_once(':').expect("an address");
+    let host = format!("localhost:{port}");
+    let bench = bench(&[("a", echo(), None), ("b", echo(), Some(&host))]);
+    let words = ["function `a`", "connecting to `b`", "--tls-name"];
+    fails(&bench, &options, &words);
+    options.extend(["--tls-name", "localhost"]);
+    let output = run(&bench, &options);
+    let talk = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{talk}");
+    server.is_clean();
+    assert_eq!(server.stop(), Some(0));
+}
+
 #[test]
 fn what_cannot_be_encrypted_is_said_before_anything_runs() {
     let authority = Authority::new();
@@ -230,6 +250,11 @@ fn what_cannot_be_encrypted_is_said_before_anything_runs() {
         let input = bench.path("input").display().to_string();
         some[wrong] = &input;
         fails(&bench, &some, &[&input]);
+        // Whether the hosts are asked or not.
+        let mut check = Command::new(env!("CARGO_BIN_EXE_roadrunner"));
+        check.arg("check").arg(bench.path("flow.toml")).args(&some);
+        let output = check.output().expect("it starts");
+        bench.failed("check", &output, &[&input]);
     }
     let other = authority.options("attic");
     let mut crossed = texts(&options);

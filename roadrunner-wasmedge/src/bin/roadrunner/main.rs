@@ -190,7 +190,8 @@ fn act() -> u8 {
         } => check(
             &workflow,
             cache.as_deref(),
-            hosts.then_some((&secret, &tls)),
+            &tls,
+            hosts.then_some(&secret),
             &policy::with(&policy),
         ),
         Command::Serve(arguments) => serve::run(arguments),
@@ -209,17 +210,19 @@ fn act() -> u8 {
 
 type Failure = Box<dyn std::error::Error>;
 
-/// `credentials` if the hosts are to be asked, too.
+/// With a secret the hosts are asked, too.
 fn check(
     file: &Path,
     cache: Option<&Path>,
-    credentials: Option<(&secret::Argument, &tls::Files)>,
+    tls: &tls::Files,
+    secret: Option<&secret::Argument>,
     policy: &Policy,
 ) -> Result<u8, Failure> {
     let workflow = Workflow::load(file)?;
     run::check_modules(&workflow, cache)?;
-    if let Some((secret, tls)) = credentials {
-        run::check_hosts(&workflow, secret.secret()?.as_ref(), tls.tls()?.as_ref())?;
+    let tls = tls.tls()?;
+    if let Some(secret) = secret {
+        run::check_hosts(&workflow, secret.secret()?.as_ref(), tls.as_ref())?;
     }
     let edges: usize = workflow.functions.iter().map(|f| f.successors.len()).sum();
     say(&format!(

@@ -10,7 +10,7 @@ use std::time::Duration;
 pub(crate) const HELP: &str = "\
 Hosts functions for `roadrunner run --mode network` elsewhere, whose workflow file names this host:
 
-  head -c 32 /dev/urandom | base64 > secret       # once; then copied to every host
+  (umask 077; head -c 32 /dev/urandom | base64 > secret)      # once; then copied to every host
   roadrunner serve --listen 10.0.0.2:7000 --secret-file secret
 
   [[function]]

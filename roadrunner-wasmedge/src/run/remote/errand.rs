@@ -148,6 +148,11 @@ fn unreachable(error: &TransferError, is_encrypted: bool) -> String {
         TransferError::Io { source, .. } if source.kind() == std::io::ErrorKind::TimedOut => {
             format!("{source}; is `roadrunner serve` running there, and does a firewall let it through?")
         }
+        TransferError::Timeout => {
+            "something accepted the connection there and did not prove itself in time: is it `roadrunner serve` that \
+             listens there, and is that host not far too busy?"
+                .to_owned()
+        }
         // What one that does not understand a word of TLS does.
         TransferError::Refused(_) | TransferError::PeerClosed | TransferError::Truncated { .. } => {
             let tls = if is_encrypted {
@@ -178,6 +183,8 @@ pub(super) fn broken(error: &TransferError) -> String {
              printed), or something between the hosts cut the connection, which is not made again; start the run again"
                 .to_owned()
         }
+        // Of what was to be sent, which is given as long as silence is.
+        TransferError::Timeout => silent(),
         TransferError::Io { doing: READING, .. } => error.to_string(),
         other => format!("the link to it failed: {other}"),
     }
@@ -241,5 +248,20 @@ pub fn check_hosts(
         Ok(())
     } else {
         Err(RunError::new(problems.join("\n")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{broken, silent, unreachable};
+    use roadrunner_core::TransferError;
+
+    #[test]
+    fn no_host_is_left_with_a_deadline_that_passed() {
+        for is_encrypted in [true, false] {
+            let words = unreachable(&TransferError::Timeout, is_encrypted);
+            assert!(words.contains("`roadrunner serve`"), "{words}");
+        }
+        assert_eq!(broken(&TransferError::Timeout), silent());
     }
 }
