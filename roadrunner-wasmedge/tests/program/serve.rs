@@ -3,13 +3,13 @@
 
 use crate::support::hosted::{bench, ended_badly, fails, goes_well, run, stuck};
 use crate::support::proxy::Proxy;
-use crate::support::server::{Server, SECRET};
+use crate::support::server::{Server, PATIENCE, SECRET};
 use crate::support::{echo, module, STUCK};
 use nix::sys::signal::Signal;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::process::Stdio;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 #[test]
 fn payloads_go_from_host_to_host_and_home() {
@@ -395,7 +395,9 @@ fn a_run_whose_connection_to_a_host_is_cut_ends_at_both_ends_at_once() {
         .stdout(Stdio::piped())
         .spawn()
         .expect("it starts");
+    let until = Instant::now() + PATIENCE;
     while proxy.bytes() < before + 1_000_000 {
+        assert!(Instant::now() < until, "no input is on its way");
         std::thread::sleep(Duration::from_millis(1));
     }
     proxy.cut();

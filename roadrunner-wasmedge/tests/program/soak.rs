@@ -76,15 +76,12 @@ fn whoever_of_a_run_is_killed_leaves_nothing() {
             let mut victims: Vec<_> = bench.processes().into_iter().collect();
             victims
                 .retain(|(number, arguments)| *number == child.id() as i32 || is_worker(arguments));
-            if victims.is_empty() {
-                late += 1;
-                drop(child.wait_with_output());
-                let _ = std::fs::remove_file(bench.path("out/d"));
-                continue;
+            let chosen = lots.below(victims.len() as u64) as usize;
+            let victim = victims.get(chosen);
+            if let Some((number, _)) = victim {
+                // It may have ended by itself in the meantime.
+                let _ = kill(Pid::from_raw(*number), Signal::SIGKILL);
             }
-            let (victim, arguments) = &victims[lots.below(victims.len() as u64) as usize];
-            // It may have ended by itself in the meantime.
-            let _ = kill(Pid::from_raw(*victim), Signal::SIGKILL);
             let output = child.wait_with_output().expect("it ends");
             let talk = String::from_utf8_lossy(&output.stderr);
             if output.status.success() {
@@ -93,7 +90,12 @@ fn whoever_of_a_run_is_killed_leaves_nothing() {
                 assert!(whole == input(), "{label}: the output is not the input");
                 std::fs::remove_file(bench.path("out/d")).expect("there");
                 bench.left_nothing(&label);
-            } else if is_worker(arguments) {
+                continue;
+            }
+            let Some((_, arguments)) = victim else {
+                panic!("{label}: nobody was killed, and it failed: {talk}");
+            };
+            if is_worker(arguments) {
                 killed[0] += 1;
                 let function = format!("function `{}`", arguments[2]);
                 bench.failed(&label, &output, &[&function, "signal 9"]);

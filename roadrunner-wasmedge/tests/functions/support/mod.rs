@@ -181,5 +181,8 @@ pub(crate) fn alone(test: &str) -> Option<std::process::Output> {
         .env(ALONE, "1")
         .output()
         .expect("it runs");
+    // None is run, and nothing fails, if there is no test of that name.
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(said.contains("running 1 test\n"), "{test}: {said}");
     Some(output)
 }

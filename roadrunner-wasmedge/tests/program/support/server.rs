@@ -132,14 +132,16 @@ impl Server {
             let places = names(self.directory.path());
             let ledger = self.directory.path().join(&places[0]).join("ledger/all");
             let is_held = File::options().write(true).open(ledger).is_ok_and(|file| {
-                let whole = nix::libc::flock {
+                let mut found = nix::libc::flock {
                     l_type: nix::libc::F_WRLCK as i16,
                     l_whence: nix::libc::SEEK_SET as i16,
                     l_start: 0,
                     l_len: 0,
                     l_pid: 0,
                 };
-                fcntl(&file, FcntlArg::F_OFD_SETLK(&whole)).is_err()
+                // Asked for and not taken: it is the functions' room.
+                fcntl(&file, FcntlArg::F_OFD_GETLK(&mut found)).expect("locks");
+                i32::from(found.l_type) != nix::libc::F_UNLCK
             });
             if is_held == any {
                 return;
