@@ -385,11 +385,15 @@ impl Session {
             if is_all_out {
                 break link.recv(sink, deadline);
             }
-            let writes = link.wants().write;
+            let mut wants = link.wants();
             match link.try_recv(sink) {
                 Ok(None) if deadline.has_passed() => break Err(TransferError::Timeout),
                 Ok(None) => {
-                    if let Err(error) = link.wire().wait(writes, deadline) {
+                    // Not to be read where that would not help: what is there would end each wait at once.
+                    let of_receive = link.wants();
+                    wants.read = of_receive.read;
+                    wants.write |= of_receive.write;
+                    if let Err(error) = link.wire().wait(wants, deadline) {
                         break Err(error);
                     }
                 }

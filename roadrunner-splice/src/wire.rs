@@ -14,7 +14,7 @@ use nix::ifaddrs::{getifaddrs, InterfaceAddress};
 use nix::poll::{PollFd, PollFlags};
 use nix::sys::socket::{setsockopt, sockopt};
 use roadrunner_core::frame::{self, HEADER_LEN};
-use roadrunner_core::stream::{read_all, write_all, Carried, Start, Wire};
+use roadrunner_core::stream::{read_all, write_all, Carried, Start, Wants, Wire};
 use roadrunner_core::{Deadline, Method, Payload, Region, Sink, Span, TransferError};
 use roadrunner_mem::{Checksum, Pump};
 use std::io;
@@ -262,18 +262,18 @@ impl TcpWire {
         }
     }
 
-    /// Waits until something may be read, or written if that is wanted, too.
-    pub(crate) fn wait(&self, writes: bool, deadline: Deadline) -> Result<(), TransferError> {
-        let (events, deadline) = match (self.streams(), writes) {
-            (1, false) => (PollFlags::POLLIN, deadline),
-            (1, true) => (PollFlags::POLLIN | PollFlags::POLLOUT, deadline),
+    /// Waits until something may be read or written, whichever is wanted.
+    pub(crate) fn wait(&self, wants: Wants, deadline: Deadline) -> Result<(), TransferError> {
+        let mut events = PollFlags::empty();
+        let mut until = deadline;
+        if self.streams() == 1 {
+            events.set(PollFlags::POLLIN, wants.read);
+            events.set(PollFlags::POLLOUT, wants.write);
+        } else {
             // It may be another one that has something or takes something.
-            _ => (
-                PollFlags::empty(),
-                deadline.min(Deadline::after(LOOK_AGAIN)),
-            ),
-        };
-        wait(&mut [PollFd::new(self.as_fd(), events)], deadline)
+            until = deadline.min(Deadline::after(LOOK_AGAIN));
+        }
+        wait(&mut [PollFd::new(self.as_fd(), events)], until)
             .map_err(|error| TransferError::from_io("wait for the link", error))
     }
 

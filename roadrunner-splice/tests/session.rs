@@ -314,18 +314,27 @@ fn what_is_longer_than_the_buffers_goes_on_while_a_session_is_only_asked() {
 /// Neither takes anything before it has received what the other one sends.
 #[test]
 fn two_who_have_long_payloads_on_their_way_and_both_receive_do_not_wait_for_each_other() {
+    // None of them can be acknowledged while the long one is half out.
+    const SHORT: u64 = 40;
     for options in [options(), options().streams(3)] {
         let options = options.buffer(64 << 10);
         let listener = listener(&options);
         let (mut a, mut b) = directly(&listener, &options);
+        for n in 0..SHORT {
+            send(&mut a, &pattern(100, n), soon()).expect("sent");
+            send(&mut b, &pattern(100, n), soon()).expect("sent");
+        }
         let payloads = [pattern(4 << 20, 1), pattern(5 << 20, 2)];
         for (session, bytes) in [&mut a, &mut b].into_iter().zip(&payloads) {
             let briefly = Deadline::after(Duration::from_millis(20));
             send(session, bytes, briefly).expect("kept");
-            assert_eq!(session.unacknowledged(), 1, "nobody receives");
+            assert_eq!(session.unacknowledged(), SHORT + 1, "nobody receives");
         }
         let received = AtomicUsize::new(0);
         let both_receive = |session: &mut Session, expected: &[u8]| {
+            for n in 0..SHORT {
+                assert!(receive(session).expect("received").0 == pattern(100, n));
+            }
             assert!(receive(session).expect("received").0 == expected);
             received.fetch_add(1, Ordering::SeqCst);
             // What is left of its own.

@@ -9,8 +9,10 @@ use crate::memory::{preferred_alignment, Sink};
 use crate::receipt::{Delivery, Receipt};
 use crate::region::{Region, Span};
 
-/// Acknowledgements that may wait until they can be sent; with more, nothing is received.
-pub(super) const MOST_UNSAID: usize = 16 * HEADER_LEN;
+/// Acknowledgements that may wait until they can be sent; with more, nothing is received. More than any peer of this
+/// workspace leaves unacknowledged: two ends that both have a long payload half out can say none of them, and each goes on
+/// only if the other one receives all the same.
+pub(super) const MOST_UNSAID: usize = 512 * HEADER_LEN;
 
 /// The header that is coming in: bytes of it, or all of it while its payload waits to be received.
 #[derive(Debug, Default)]

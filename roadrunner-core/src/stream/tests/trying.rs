@@ -174,7 +174,7 @@ fn a_peer_that_takes_no_acknowledgement_gets_no_further() {
         assert!(received < 1000, "acknowledgements pile up");
     }
     // As many as may wait to be told, and not one more.
-    assert_eq!((received, MOST_UNSAID), (16, 16 * HEADER_LEN));
+    assert_eq!((received, MOST_UNSAID), (512, 512 * HEADER_LEN));
     assert!(b.wants().write);
 }
 
