@@ -13,24 +13,27 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::ptr::NonNull;
 use std::sync::atomic::AtomicU64;
 
-/// Descriptors that are taken in with one call; with more the message counts as cut.
-const MOST: usize = 4;
+/// The most descriptors that go with one message (`SCM_MAX_FD`, unix(7)). All of them are taken in: what does not fit the
+/// kernel closes within the call, and a socket may linger there.
+const MOST: usize = 253;
 const DESCRIPTOR: usize = size_of::<libc::c_int>();
-/// Bytes for a control message of that many.
+/// Bytes for a control message of that many, and of one.
 // SAFETY: CMSG_SPACE computes a number from a number.
 const ROOM: usize = unsafe { libc::CMSG_SPACE((MOST * DESCRIPTOR) as u32) } as usize;
+// SAFETY: as above.
+const ROOM_FOR_ONE: usize = unsafe { libc::CMSG_SPACE(DESCRIPTOR as u32) } as usize;
 
 /// Room for control messages, aligned as their headers have to be.
 #[repr(C)]
-struct Control {
+struct Control<const LEN: usize> {
     header: [libc::cmsghdr; 0],
-    bytes: [u8; ROOM],
+    bytes: [u8; LEN],
 }
 
-impl Control {
+impl<const LEN: usize> Control<LEN> {
     const EMPTY: Self = Self {
         header: [],
-        bytes: [0; ROOM],
+        bytes: [0; LEN],
     };
 }
 
@@ -38,7 +41,7 @@ impl Control {
 #[derive(Debug, Default)]
 pub(crate) struct Passed {
     pub(crate) descriptors: Vec<Foreign>,
-    /// There were more, which the kernel has closed.
+    /// There were more, for which this process has no room, and which the kernel has closed.
     pub(crate) cut: bool,
 }
 
@@ -82,7 +85,7 @@ pub(crate) fn recv(
         iov_base: into.as_ptr().cast(),
         iov_len: into.len(),
     };
-    let mut control = Control::EMPTY;
+    let mut control = Control::<ROOM>::EMPTY;
     let mut message = empty_message();
     message.msg_iov = &mut part;
     message.msg_iovlen = 1;
@@ -149,14 +152,13 @@ pub(crate) fn send(
             iov_len: body.len(),
         },
     ];
-    let mut control = Control::EMPTY;
+    let mut control = Control::<ROOM_FOR_ONE>::EMPTY;
     let mut message = empty_message();
     message.msg_iov = parts.as_mut_ptr();
     message.msg_iovlen = parts.len();
     if let Some(descriptor) = descriptor {
         message.msg_control = std::ptr::from_mut(&mut control).cast();
-        // SAFETY: CMSG_SPACE computes a number from a number.
-        message.msg_controllen = unsafe { libc::CMSG_SPACE(DESCRIPTOR as u32) } as usize;
+        message.msg_controllen = ROOM_FOR_ONE;
         // SAFETY: the buffer is aligned as a header and has room for one with a descriptor, so that the header is not
         // null and its data lie within.
         unsafe {

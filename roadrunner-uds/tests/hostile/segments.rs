@@ -438,6 +438,16 @@ fn sockets_that_linger() {
         let begun = link.recv(&mut CountingSink::default(), Deadline::now());
         begun.expect_err("there is no more of it");
         drop((link, stream));
+        // One behind others that are more than anybody needs.
+        let (mut link, stream) = by_hand();
+        let (three, _three) = full();
+        let listening = listener.as_raw_fd();
+        let mut many = vec![listening; 252];
+        many.push(three.as_raw_fd());
+        pass(&stream, &bytes, &many);
+        drop(three);
+        let refused = link.recv(&mut CountingSink::default(), soon());
+        refused.expect_err("it is no segment");
     }
     let waited = began.elapsed();
     assert!(waited.as_secs() < LONG as u64 / 2, "it waited {waited:?}");
