@@ -329,7 +329,8 @@ impl Tunnel {
                 return Ok(());
             }
             if !self.fill(socket, deadline)? {
-                return Err(io::ErrorKind::UnexpectedEof.into());
+                // Shut down instead of reset: here it is the same.
+                return Err(io::ErrorKind::ConnectionReset.into());
             }
         }
     }

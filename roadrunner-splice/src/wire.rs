@@ -185,12 +185,9 @@ impl TcpWire {
         let peer = self.peer;
         match (tunnel.error(), error) {
             (Some(why), _) => TransferError::Refused(format!("the peer {peer}, by TLS: {why}")),
-            (None, TransferError::PeerClosed | TransferError::Io { .. }) if tunnel.has_heard() => {
-                TransferError::Refused(format!(
-                    "the peer {peer} closed the connection while hands were shaken by TLS"
-                ))
-            }
-            (None, TransferError::Io { .. }) => TransferError::PeerClosed,
+            (None, TransferError::PeerClosed) if tunnel.has_heard() => TransferError::Refused(
+                format!("the peer {peer} closed the connection while hands were shaken by TLS"),
+            ),
             (None, error) => error,
         }
     }

@@ -400,20 +400,21 @@ impl Sink for Shelf {
     }
 }
 
-/// Runs both ends, each in a thread of its own.
+/// Runs both ends, each in a thread of its own, and calls them by these names.
 pub(crate) fn both<A: Send, B: Send>(
-    sender: impl FnOnce() -> Result<A, Wrong> + Send,
-    receiver: impl FnOnce() -> Result<B, Wrong> + Send,
+    names: [&str; 2],
+    one: impl FnOnce() -> Result<A, Wrong> + Send,
+    other: impl FnOnce() -> Result<B, Wrong> + Send,
 ) -> Result<(A, B), Wrong> {
     thread::scope(|scope| {
-        let receiver = scope.spawn(receiver);
-        let sent = sender();
-        let received = receiver
+        let other = scope.spawn(other);
+        let one = one();
+        let other = other
             .join()
-            .map_err(|_| "the receiver panicked".to_owned())?;
+            .map_err(|_| format!("the {} panicked", names[1]))?;
         Ok((
-            sent.map_err(|wrong| format!("the sender: {wrong}"))?,
-            received.map_err(|wrong| format!("the receiver: {wrong}"))?,
+            one.map_err(|wrong| format!("the {}: {wrong}", names[0]))?,
+            other.map_err(|wrong| format!("the {}: {wrong}", names[1]))?,
         ))
     })
 }

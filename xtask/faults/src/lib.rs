@@ -22,6 +22,7 @@ mod call;
 mod counts;
 mod ends;
 mod hop;
+mod meeting;
 mod plan;
 mod report;
 #[allow(unsafe_code)]
@@ -30,5 +31,6 @@ mod sys;
 pub use call::Call;
 pub use counts::{Counts, Plain};
 pub use hop::Hop;
+pub use meeting::Meeting;
 pub use plan::{Fault, Plan, Way};
 pub use report::is_long;

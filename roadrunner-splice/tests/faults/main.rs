@@ -1,6 +1,10 @@
 //! Whatever system call fails, wherever a transfer is cut short and whenever a peer dies: the contract holds.
 
+#[path = "../common/mod.rs"]
 mod common;
+mod meeting;
+#[cfg(feature = "tls")]
+mod tls;
 
 use common::{both, page_memory};
 use roadrunner_core::testing::host_memory;
