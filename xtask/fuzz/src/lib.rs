@@ -11,6 +11,8 @@ mod hostile;
 mod link;
 mod script;
 mod shelf;
+mod strangers;
+mod tls;
 #[cfg(not(test))]
 mod workflow;
 
@@ -47,6 +49,10 @@ impl Target {
         Self {
             name: "challenge",
             run: challenge::run,
+        },
+        Self {
+            name: "tls",
+            run: tls::run,
         },
         #[cfg(not(test))]
         Self {
