@@ -34,8 +34,8 @@ impl Deadline {
     }
 
     /// For an operation that begins now, to be asked once: if it has passed by now, that is one that never waits, as with
-    /// [`now`](Self::now), and the same otherwise. [`ends`](Self::ends) tells one from the other, however long the operation
-    /// takes.
+    /// [`now`](Self::now), and the same otherwise. [`is_over`](Self::is_over) tells one from the other, however long the
+    /// operation takes.
     #[must_use]
     pub fn begin(self) -> Self {
         if self.has_passed() {
@@ -45,11 +45,11 @@ impl Deadline {
         }
     }
 
-    /// Whether an operation ends at it also if it gets on all the time, so that a peer that always takes or gives a little
-    /// more does not put it off. Not with [`now`](Self::now): what needs no waiting is done, however long that takes.
+    /// Whether an operation that gets on has to end all the same, so that a peer that always takes or gives a little more
+    /// does not put it off. Never with [`now`](Self::now): what needs no waiting is done, however long that takes.
     #[must_use]
-    pub fn ends(self) -> bool {
-        self.0.is_some()
+    pub fn is_over(self) -> bool {
+        self.0.is_some() && self.has_passed()
     }
 
     /// The point in time; the present one for [`now`](Self::now).
@@ -89,9 +89,9 @@ mod tests {
     #[test]
     fn an_operation_that_begins_late_is_one_that_never_waits() {
         let far = Deadline::after(Duration::from_secs(100));
-        assert!(far.ends() && far.begin() == far);
+        assert!(!far.is_over() && far.begin() == far);
         let passed = Deadline::at(Instant::now());
-        assert!(passed.ends() && passed.has_passed(), "it began in time");
-        assert!(!passed.begin().ends() && !Deadline::now().ends());
+        assert!(passed.is_over(), "it began in time");
+        assert!(!passed.begin().is_over() && !Deadline::now().is_over());
     }
 }

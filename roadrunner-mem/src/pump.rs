@@ -343,7 +343,7 @@ impl Ready {
             self.in_pipe -= moved;
             self.spliced += moved;
             let is_out = self.spliced == self.taken.span().len();
-            if !is_out && deadline.ends() && deadline.has_passed() {
+            if !is_out && deadline.is_over() {
                 return Err(io::ErrorKind::TimedOut.into());
             }
         }

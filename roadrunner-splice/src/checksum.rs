@@ -74,12 +74,9 @@ impl Checksums {
         sent: &mut u64,
         deadline: Deadline,
     ) -> Result<(), TransferError> {
-        while !self.write_step(socket, header, payload, sent, deadline)? {
-            if deadline.ends() && deadline.has_passed() {
-                return Err(TransferError::Timeout);
-            }
-        }
-        Ok(())
+        step_by_step(deadline, || {
+            self.write_step(socket, header, payload, sent, deadline)
+        })
     }
 
     /// Goes on with it by no more than a step. Whether that was the last one.
@@ -129,12 +126,7 @@ impl Checksums {
         got: &mut u64,
         deadline: Deadline,
     ) -> Result<(), TransferError> {
-        while !self.bring_step(socket, into, got, deadline)? {
-            if deadline.ends() && deadline.has_passed() {
-                return Err(TransferError::Timeout);
-            }
-        }
-        Ok(())
+        step_by_step(deadline, || self.bring_step(socket, into, got, deadline))
     }
 
     /// Goes on with it by no more than a step. Whether that was the last one.
@@ -174,6 +166,19 @@ impl Checksums {
             Err(TransferError::Corrupted { got, expected })
         }
     }
+}
+
+/// Repeats a step until one says that it was the last, or the time is over.
+fn step_by_step(
+    deadline: Deadline,
+    mut step: impl FnMut() -> Result<bool, TransferError>,
+) -> Result<(), TransferError> {
+    while !step()? {
+        if deadline.is_over() {
+            return Err(TransferError::Timeout);
+        }
+    }
+    Ok(())
 }
 
 /// The same error about the whole frame, not about a step of it.

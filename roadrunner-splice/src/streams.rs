@@ -226,7 +226,7 @@ impl Streams {
             if round.is_last() {
                 return Ok(());
             }
-            if deadline.ends() && deadline.has_passed() {
+            if deadline.is_over() {
                 return Err(TransferError::Timeout);
             }
             if !round.goes_on {
@@ -281,7 +281,7 @@ impl Streams {
             if round.is_last() {
                 return Ok(());
             }
-            if deadline.ends() && deadline.has_passed() {
+            if deadline.is_over() {
                 return Err(TransferError::Timeout);
             }
             if !round.goes_on {

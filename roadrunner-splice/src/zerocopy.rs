@@ -179,7 +179,7 @@ impl ZeroCopy {
                     self.is_copied = true;
                 }
             }
-            if deadline.ends() && deadline.has_passed() {
+            if deadline.is_over() {
                 return Err(TransferError::Timeout);
             }
         }

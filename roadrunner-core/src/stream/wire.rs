@@ -12,7 +12,7 @@ use std::io;
 /// A reliable, ordered stream of bytes in both directions, with deadlines.
 ///
 /// Every operation tries at least once before it looks at the clock, and retries `EINTR` itself. One of many steps ends at
-/// its deadline also if none of them has to wait, if [`Deadline::ends`] says so.
+/// its deadline also if none of them has to wait, if [`Deadline::is_over`] says so.
 pub trait Wire {
     /// Reads at least one byte into `into` (which is not empty), or returns 0 at the end of the stream.
     ///
@@ -241,7 +241,7 @@ pub fn write_frame<W: Wire + ?Sized>(
 
 /// Whether an operation of so many bytes is over though it gets on: few bytes do not take long.
 fn is_over(bytes: u64, deadline: Deadline) -> bool {
-    bytes > INLINE_LIMIT && deadline.ends() && deadline.has_passed()
+    bytes > INLINE_LIMIT && deadline.is_over()
 }
 
 /// Writes what follows the first `sent` bytes of `head` and `body`, counting in `sent` what the peer may have seen.

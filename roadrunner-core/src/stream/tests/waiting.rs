@@ -361,10 +361,10 @@ impl Wire for JustInTime {
         if self.words.is_empty() {
             return self.then.read(into, deadline);
         }
-        self.began.set(deadline.ends());
         while !deadline.has_passed() {
             std::thread::yield_now();
         }
+        self.began.set(deadline.is_over());
         Ok(into.copy_from_slice(&std::mem::take(&mut self.words)))
     }
 
