@@ -1,4 +1,4 @@
-//! For the tests of links that slots go by (feature `testing`).
+//! For the tests of links that slots go by.
 //!
 //! The suite of `roadrunner-core` knows no slots. A [`SlotEnd`] makes a [`Transfer`] of such a link, as a host sees it that
 //! has a function at either end: what is sent is produced in a slot, and what arrives in one is read out of it.
