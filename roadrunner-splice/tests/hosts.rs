@@ -3,8 +3,7 @@
 
 mod common;
 
-use common::{page_memory, secret};
-use roadrunner_core::frame::{Header, Kind};
+use common::{data_header, page_memory, secret};
 use roadrunner_core::testing::{fill, pattern, receive, send, skipped, soon, LENGTHS};
 use roadrunner_core::{
     Deadline, HostMemory, LinearMemory, Method, Payload, Region, Sink, Transfer, TransferError,
@@ -151,20 +150,11 @@ fn whoever_comes_over_the_cable_harms_only_himself() {
 
     let (mut good, mut its_end) = across(&pair, &mut listener, &options);
     // Who is let in and lies: about a length, and about what he is.
-    let header = |length| {
-        let kind = Kind::Data {
-            method: Method::Write,
-            copies: 1,
-            acknowledge: false,
-        };
-        Header {
-            kind,
-            sequence: 0,
-            length,
-        }
-        .encode()
-    };
-    for lie in [&header(u64::MAX)[..], &header((1 << 20) + 1), &[0x5a; 64]] {
+    for lie in [
+        &data_header(0, u64::MAX)[..],
+        &data_header(0, (1 << 20) + 1),
+        &[0x5a; 64],
+    ] {
         let (liar, mut end) = across(&pair, &mut listener, &options);
         let socket = liar.as_fd().try_clone_to_owned().expect("a descriptor");
         TcpStream::from(socket)

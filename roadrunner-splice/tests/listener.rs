@@ -2,11 +2,10 @@
 
 mod common;
 
-use common::{both, by_hand, open, raw, secret, PageMemory};
+use common::{both, by_hand, data_header, open, raw, secret, PageMemory};
 use nix::sys::socket::{getsockopt, sockopt};
-use roadrunner_core::frame::{Header, Kind};
 use roadrunner_core::testing::{data_frame, receive, say_hello, send, soon};
-use roadrunner_core::{Deadline, HostMemory, Method, Payload, Region, Transfer, TransferError};
+use roadrunner_core::{Deadline, HostMemory, Payload, Region, Transfer, TransferError};
 use roadrunner_splice::{connect, Link, Listener, Options, Preference, Secret};
 use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -475,30 +474,18 @@ fn payloads_from_one_address_share_what_they_may_take() {
     let mut listener = Listener::bind("127.0.0.1:0", options.clone()).expect("a free port");
     let (mut one, mut first) = open(&mut listener, "one", &options);
     let (mut two, mut second) = open(&mut listener, "two", &options);
-    let header = |len: u64| {
-        Header {
-            kind: Kind::Data {
-                method: Method::Write,
-                copies: 1,
-                acknowledge: false,
-            },
-            sequence: 0,
-            length: len,
-        }
-        .encode()
-    };
     let write = |link: &mut Link, bytes: &[u8]| {
         let socket = link.as_fd().try_clone_to_owned().expect("a descriptor");
         let mut socket = TcpStream::from(socket);
         socket.write_all(bytes).expect("room in the buffer");
     };
     let mut memory = HostMemory::new();
-    write(&mut one, &header(60_000));
+    write(&mut one, &data_header(0, 60_000));
     // Until the header is here.
     while !first.has_pending() && memory.region().is_empty() {
         assert!(first.try_recv(&mut memory).expect("half of it").is_none());
     }
-    write(&mut two, &header(40_001));
+    write(&mut two, &data_header(0, 40_001));
     let mut refused = HostMemory::new();
     let error = second.recv(&mut refused, soon()).expect_err("no room");
     assert!(
@@ -517,7 +504,7 @@ fn payloads_from_one_address_share_what_they_may_take() {
         60_000
     );
     let (mut three, mut third) = open(&mut listener, "three", &options);
-    write(&mut three, &header(100_000));
+    write(&mut three, &data_header(0, 100_000));
     write(&mut three, &[1; 100_000]);
     let delivery = third.recv(&mut HostMemory::new(), soon());
     assert_eq!(delivery.expect("there is room").region().len(), 100_000);

@@ -2,8 +2,8 @@
 
 mod common;
 
-use common::{open, raw, secret};
-use roadrunner_core::frame::{Header, Hello, Kind, HEADER_LEN};
+use common::{data_header, open, raw, secret};
+use roadrunner_core::frame::{Hello, HEADER_LEN};
 use roadrunner_core::testing::{pattern, read_header, receive, send, soon};
 use roadrunner_core::{Deadline, HostMemory, Method, Transfer, TransferError};
 use roadrunner_splice::{connect, Link, Listener, Options, Server, Service};
@@ -197,33 +197,19 @@ fn two_by_hand() -> (TcpStream, TcpStream, Link) {
     (first, second, link.expect("complete"))
 }
 
-fn data(sequence: u64, length: u64) -> [u8; HEADER_LEN] {
-    let kind = Kind::Data {
-        method: Method::Write,
-        copies: 1,
-        acknowledge: false,
-    };
-    Header {
-        kind,
-        sequence,
-        length,
-    }
-    .encode()
-}
-
 #[test]
 fn a_payload_is_shown_when_all_its_parts_are_here_and_are_its_own() {
     let len: usize = 1 << 20;
     let bytes = pattern(len as u64, 1);
-    let header = data(0, len as u64);
+    let header = data_header(0, len as u64);
     let half = len / 2;
     // What comes on the second connection, and whether the payload is shown.
     for (other, part, is_shown) in [
         (header, half, true),
         (header, half - 1, false),
         (header, 0, false),
-        (data(1, len as u64), half, false),
-        (data(0, len as u64 + 1), half, false),
+        (data_header(1, len as u64), half, false),
+        (data_header(0, len as u64 + 1), half, false),
     ] {
         let (mut first, mut second, mut link) = two_by_hand();
         thread::scope(|scope| {
@@ -262,7 +248,7 @@ fn who_shuts_the_first_connection_down_wakes_whoever_waits_for_another() {
     let copy = TcpStream::from(copy);
     thread::scope(|scope| {
         scope.spawn(|| {
-            first.write_all(&data(0, len as u64)).expect("open");
+            first.write_all(&data_header(0, len as u64)).expect("open");
             first.write_all(&bytes[..len / 2]).expect("open");
             // Until its part has been received, as far as can be seen from here.
             while copy.peek(&mut [0]).is_ok_and(|count| count > 0) {

@@ -1,8 +1,7 @@
 //! Certificates made for a test, and peers that speak TLS by hand.
 
-use super::{raw, secret};
+use super::{greeted, raw, secret};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
-use roadrunner_core::testing::{say_hello, soon};
 use roadrunner_splice::{Link, Listener, Options, Tls};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
@@ -11,7 +10,6 @@ use rustls::{
 };
 use std::net::TcpStream;
 use std::sync::{Arc, OnceLock};
-use std::thread;
 
 /// Who signs certificates.
 pub struct Authority {
@@ -122,15 +120,9 @@ pub fn answer_tls(
 /// An end whose peer is a plain stream within TLS.
 pub fn by_hand_within_tls(options: &Options) -> (Link, StreamOwned<ClientConnection, TcpStream>) {
     let options = options.clone().tls(tls());
-    let mut listener = Listener::bind("127.0.0.1:0", options).expect("a free port");
-    let mut stream = speak_tls(raw(&listener));
-    let link = thread::scope(|scope| {
-        let hand = scope.spawn(|| say_hello(&mut stream, "by hand").expect("hello"));
-        let link = listener.accept(soon()).expect("hello");
-        hand.join().expect("no panic");
-        link
-    });
-    (link, stream)
+    let listener = Listener::bind("127.0.0.1:0", options).expect("a free port");
+    let stream = speak_tls(raw(&listener));
+    greeted(listener, stream)
 }
 
 /// What most links of these tests have.

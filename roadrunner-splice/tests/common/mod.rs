@@ -11,8 +11,11 @@ mod proxy;
 
 pub use pages::{default_sigpipe, page_memory, PageMemory};
 pub use proxy::{Fate, Proxy};
+use roadrunner_core::frame::{Header, Kind, HEADER_LEN};
 use roadrunner_core::testing::{say_hello, soon};
+use roadrunner_core::Method;
 use roadrunner_splice::{connect, Link, Listener, Options, Secret};
+use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::thread;
 
@@ -43,8 +46,13 @@ pub fn raw(listener: &Listener) -> TcpStream {
 
 /// An end whose peer is a plain socket.
 pub fn by_hand(options: &Options) -> (Link, TcpStream) {
-    let mut listener = Listener::bind("127.0.0.1:0", options.clone()).expect("a free port");
-    let mut stream = raw(&listener);
+    let listener = Listener::bind("127.0.0.1:0", options.clone()).expect("a free port");
+    let stream = raw(&listener);
+    greeted(listener, stream)
+}
+
+/// The end that a listener opens with whoever says hello by hand.
+fn greeted<S: Read + Write + Send>(mut listener: Listener, mut stream: S) -> (Link, S) {
     let link = thread::scope(|scope| {
         let hand = scope.spawn(|| say_hello(&mut stream, "by hand").expect("hello"));
         let link = listener.accept(soon()).expect("hello");
@@ -52,4 +60,19 @@ pub fn by_hand(options: &Options) -> (Link, TcpStream) {
         link
     });
     (link, stream)
+}
+
+/// What the frame of a payload starts with that is written, whether or not that is true.
+pub fn data_header(sequence: u64, length: u64) -> [u8; HEADER_LEN] {
+    let kind = Kind::Data {
+        method: Method::Write,
+        copies: 1,
+        acknowledge: false,
+    };
+    Header {
+        kind,
+        sequence,
+        length,
+    }
+    .encode()
 }
