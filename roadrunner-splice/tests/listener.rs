@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{both, by_hand, data_header, open, raw, secret, PageMemory};
+use common::{both, by_hand, data_header, open, raw, secret, turned_away, PageMemory};
 use nix::sys::socket::{getsockopt, sockopt};
 use roadrunner_core::testing::{data_frame, receive, say_hello, send, soon};
 use roadrunner_core::{Deadline, HostMemory, Payload, Region, Transfer, TransferError};
@@ -170,21 +170,6 @@ fn connect_waits_for_a_listener_that_starts_late_and_gives_up_in_time() {
         listener.accept(soon()).expect("accepted");
         connecting.join().expect("no panic").expect("connected");
     });
-}
-
-/// Connects with `theirs` to a listener with `ours`, and gives both sides' errors.
-fn turned_away(ours: Options, theirs: Options) -> (TransferError, TransferError) {
-    let mut listener = listener(ours);
-    let address = listener.address().to_string();
-    thread::scope(|scope| {
-        let connecting = scope.spawn(|| connect(&address, "stranger", &theirs, soon()));
-        let accepted = listener.accept(soon()).expect_err("a stranger");
-        let connected = connecting
-            .join()
-            .expect("no panic")
-            .expect_err("a stranger");
-        (accepted, connected)
-    })
 }
 
 #[test]

@@ -13,7 +13,7 @@ pub use pages::{default_sigpipe, page_memory, PageMemory};
 pub use proxy::{Fate, Proxy};
 use roadrunner_core::frame::{Header, Kind, HEADER_LEN};
 use roadrunner_core::testing::{say_hello, soon};
-use roadrunner_core::Method;
+use roadrunner_core::{Method, TransferError};
 use roadrunner_splice::{connect, Link, Listener, Options, Secret};
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -36,6 +36,21 @@ pub fn open(listener: &mut Listener, name: &str, options: &Options) -> (Link, Li
         let accepted = listener.accept(soon()).expect("accepted");
         let connected = connecting.join().expect("no panic").expect("connected");
         (connected, accepted)
+    })
+}
+
+/// Connects with `theirs` to a listener with `ours`, and gives both sides' errors.
+pub fn turned_away(ours: Options, theirs: Options) -> (TransferError, TransferError) {
+    let mut listener = Listener::bind("127.0.0.1:0", ours).expect("a free port");
+    let address = listener.address().to_string();
+    thread::scope(|scope| {
+        let connecting = scope.spawn(|| connect(&address, "stranger", &theirs, soon()));
+        let accepted = listener.accept(soon()).expect_err("a stranger");
+        let connected = connecting
+            .join()
+            .expect("no panic")
+            .expect_err("a stranger");
+        (accepted, connected)
     })
 }
 

@@ -4,7 +4,7 @@ use crate::common::certificates::{
     answer_tls, being, encrypted, known, self_signed, speak_tls, tls, trusting, with_identity,
     Authority,
 };
-use crate::common::{open, raw, secret};
+use crate::common::{open, raw, secret, turned_away};
 use crate::{is_refused, listener};
 use nix::poll::{poll, PollFd, PollFlags};
 use nix::sys::socket::{
@@ -19,18 +19,6 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, AsRawFd};
 use std::thread;
 use std::time::Duration;
-
-/// Both sides' errors.
-fn turned_away(ours: Options, theirs: Options) -> (TransferError, TransferError) {
-    let mut listener = listener(ours);
-    let address = listener.address().to_string();
-    thread::scope(|scope| {
-        let connecting = scope.spawn(|| connect(&address, "stranger", &theirs, soon()));
-        let accepted = listener.accept(soon()).expect_err("a stranger");
-        let connected = connecting.join().expect("no panic");
-        (accepted, connected.expect_err("a stranger"))
-    })
-}
 
 #[test]
 fn a_listener_with_a_certificate_that_is_not_right_is_left_alone() {

@@ -1,19 +1,15 @@
 //! Two hosts, each a network namespace with a `roadrunner serve` in it, and a cable between them.
 
+use crate::support::demo::{demo, jpeg};
 use crate::support::lots::{number, Lots};
 use crate::support::server::{chain, Server, SECRET};
 use crate::support::{echo, module, skipped, Bench, Running, SAYS, STUCK};
 use nix::sys::signal::{kill, Signal};
 use nix::unistd::Pid;
 use roadrunner_netns::{Host, Pair};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
-
-const FUNCTIONS: &str = concat!(
-    env!("CARGO_MANIFEST_DIR"),
-    "/functions/target/wasm32-wasip1/release"
-);
 
 /// Two hosts with a server each, or why there are none.
 fn hosts(test: &str) -> Option<(Server, Server, Pair)> {
@@ -55,48 +51,6 @@ fn goes_well(mut command: Command) -> String {
     let talk = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{talk}");
     String::from_utf8_lossy(&output.stdout).into_owned()
-}
-
-/// The functions of the demo for two widths, each on the host that `place` says.
-fn demo(place: impl Fn(&str) -> Option<String>) -> Option<String> {
-    let modules = Path::new(FUNCTIONS);
-    if !modules.join("encode.wasm").is_file() {
-        return None;
-    }
-    let mut text = String::new();
-    let mut function = |name: &str, module: &str, rest: &str| {
-        let module = modules.join(module);
-        text += &format!("[[function]]\nname = \"{name}\"\nmodule = {module:?}\n{rest}\n");
-        if let Some(host) = place(name) {
-            text += &format!("host = \"{host}\"\n");
-        }
-    };
-    function("decode", "decode.wasm", "");
-    for width in [700, 90] {
-        let env = format!("env = {{ WIDTH = \"{width}\" }}");
-        function(&format!("resize-{width}"), "resize.wasm", &env);
-        function(&format!("filter-{width}"), "filter.wasm", "");
-        let output = format!("output = \"{width}.png\"");
-        function(&format!("encode-{width}"), "encode.wasm", &output);
-    }
-    text += "[edges]\ndecode = [\"resize-700\", \"resize-90\"]\n";
-    for width in [700, 90] {
-        text += &format!("resize-{width} = [\"filter-{width}\"]\n");
-        text += &format!("filter-{width} = [\"encode-{width}\"]\n");
-    }
-    Some(text)
-}
-
-fn jpeg() -> Vec<u8> {
-    let (width, height) = (1000_u16, 600_u16);
-    let pixels: Vec<u8> = (0..usize::from(width) * usize::from(height) * 3)
-        .map(|at| (at / 7 % 251) as u8 ^ (at / 3000) as u8)
-        .collect();
-    let mut bytes = Vec::new();
-    jpeg_encoder::Encoder::new(&mut bytes, 90)
-        .encode(&pixels, width, height, jpeg_encoder::ColorType::Rgb)
-        .expect("a picture");
-    bytes
 }
 
 #[test]

@@ -1,64 +1,20 @@
 //! The example functions at work: one picture in, two sizes out, the same bytes in every mode.
 
+use crate::support::demo::{demo, jpeg, FUNCTIONS};
 use crate::support::{skipped, Bench, MODES};
-use jpeg_encoder::{ColorType, Encoder};
-use std::path::Path;
-
-const FUNCTIONS: &str = concat!(
-    env!("CARGO_MANIFEST_DIR"),
-    "/functions/target/wasm32-wasip1/release"
-);
 
 /// `decode -> resize -> filter -> encode` for two widths; `None`, in plain sight, if the functions are not built.
 fn bench(test: &str) -> Option<Bench> {
-    let modules = Path::new(FUNCTIONS);
-    if !modules.join("encode.wasm").is_file() {
+    let Some(flow) = demo(|_| None) else {
         skipped(
             test,
             "the example functions are not built; cargo xtask test builds them",
         );
         return None;
-    }
-    let bench = Bench::new();
-    let mut text = String::new();
-    let mut function = |name: &str, module: &str, rest: &str| {
-        let module = modules.join(module);
-        text += &format!("[[function]]\nname = \"{name}\"\nmodule = {module:?}\n{rest}\n");
     };
-    function("decode", "decode.wasm", "");
-    for width in [700, 90] {
-        function(
-            &format!("resize-{width}"),
-            "resize.wasm",
-            &format!("env = {{ WIDTH = \"{width}\" }}"),
-        );
-        function(&format!("filter-{width}"), "filter.wasm", "");
-        function(
-            &format!("encode-{width}"),
-            "encode.wasm",
-            &format!("output = \"{width}.png\""),
-        );
-    }
-    text += "[edges]\ndecode = [\"resize-700\", \"resize-90\"]\n";
-    for width in [700, 90] {
-        text += &format!("resize-{width} = [\"filter-{width}\"]\n");
-        text += &format!("filter-{width} = [\"encode-{width}\"]\n");
-    }
-    bench.write("flow.toml", text.as_bytes());
+    let bench = Bench::new();
+    bench.write("flow.toml", flow.as_bytes());
     Some(bench)
-}
-
-/// Large enough that its raw form is not written in one piece.
-fn jpeg() -> Vec<u8> {
-    let (width, height) = (1000_u16, 600_u16);
-    let pixels: Vec<u8> = (0..usize::from(width) * usize::from(height) * 3)
-        .map(|at| (at / 7 % 251) as u8 ^ (at / 3000) as u8)
-        .collect();
-    let mut bytes = Vec::new();
-    Encoder::new(&mut bytes, 90)
-        .encode(&pixels, width, height, ColorType::Rgb)
-        .expect("a picture");
-    bytes
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! A place to run workflows in, functions in WebAssembly text, and a look at what a run leaves behind.
 
+pub(crate) mod demo;
 pub(crate) mod hosted;
 pub(crate) mod lots;
 pub(crate) mod proxy;
