@@ -38,7 +38,7 @@ impl Tunnel {
         match *self {}
     }
 
-    pub(crate) fn has_heard(&self) -> bool {
+    pub(crate) fn has_begun_to_accept(&self) -> bool {
         match *self {}
     }
 

@@ -335,9 +335,9 @@ impl Tunnel {
         }
     }
 
-    /// Whether the peer has said anything.
-    pub(crate) fn has_heard(&self) -> bool {
-        self.heard
+    /// Whether this end was connected to, and has heard something.
+    pub(crate) fn has_begun_to_accept(&self) -> bool {
+        self.heard && matches!(self.connection, Connection::Server(_))
     }
 
     /// What is wrong with what the peer said, or what it says is wrong with what this end said.

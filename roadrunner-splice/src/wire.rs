@@ -185,9 +185,12 @@ impl TcpWire {
         let peer = self.peer;
         match (tunnel.error(), error) {
             (Some(why), _) => TransferError::Refused(format!("the peer {peer}, by TLS: {why}")),
-            (None, TransferError::PeerClosed) if tunnel.has_heard() => TransferError::Refused(
-                format!("the peer {peer} closed the connection while hands were shaken by TLS"),
-            ),
+            // A stranger who began to speak is worth a word. One who was connected to and is gone has died, as without TLS.
+            (None, TransferError::PeerClosed) if tunnel.has_begun_to_accept() => {
+                TransferError::Refused(format!(
+                    "the peer {peer} closed the connection while hands were shaken by TLS"
+                ))
+            }
             (None, error) => error,
         }
     }

@@ -260,6 +260,34 @@ fn garbage_instead_of_hands_is_refused_and_a_glance_is_none() {
     open(&mut listener, "the listener goes on", &encrypted());
 }
 
+/// Not refused: whoever is connected to may have been killed, which says nothing against anybody.
+#[test]
+fn a_listener_that_dies_while_hands_are_shaken_is_gone() {
+    let dying = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = dying.local_addr().expect("bound").to_string();
+    for said in [0, 1, 60, 300] {
+        thread::scope(|scope| {
+            let connecting = scope.spawn(|| connect(&address, "hello?", &encrypted(), soon()));
+            let (stream, _) = dying.accept().expect("somebody");
+            let mut stream = answer_tls(stream, &known().1);
+            while !stream.conn.wants_write() {
+                stream.conn.read_tls(&mut stream.sock).expect("a greeting");
+                stream.conn.process_new_packets().expect("a good one");
+            }
+            let mut answer = Vec::new();
+            stream.conn.write_tls(&mut answer).expect("room");
+            assert!(answer.len() > said);
+            stream.sock.write_all(&answer[..said]).expect("room");
+            drop(stream);
+            let error = connecting.join().expect("no panic").expect_err("dead");
+            assert!(
+                matches!(error, TransferError::PeerClosed),
+                "{said}: {error}"
+            );
+        });
+    }
+}
+
 #[test]
 fn slow_hands_hold_nobody_up() {
     let options = encrypted().handshake(Duration::from_millis(200));
