@@ -27,6 +27,7 @@ mod zerocopy;
 pub use link::{connect, Link};
 pub use listener::Listener;
 pub use options::{Options, Preference};
+pub use places::origin;
 pub use roadrunner_mem::{Server, Service};
 pub use secret::{Secret, SecretError};
 pub use session::{Session, SessionListener};

@@ -98,9 +98,10 @@ impl Drop for Place {
     }
 }
 
-/// Whom an address belongs to, as far as places go: of IPv6 the first 64 bits, because one host has all of the others
-/// (RFC 4291 section 2.5.4).
-pub(crate) fn origin(address: IpAddr) -> IpAddr {
+/// Whom an address belongs to, for limits on what may come from one: an IPv4 address itself, also where IPv6 carries it; of
+/// IPv6 the first 64 bits, because one host has all of the others (RFC 4291 section 2.5.4), but for `::1`.
+#[must_use]
+pub fn origin(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) if !address.is_loopback() => {
             let network = address.to_bits() >> 64 << 64;

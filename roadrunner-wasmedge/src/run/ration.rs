@@ -9,10 +9,11 @@ use nix::errno::Errno;
 use nix::fcntl::{fcntl, FcntlArg};
 use nix::libc::{flock, F_UNLCK, F_WRLCK, SEEK_SET};
 use roadrunner_core::{LinearMemory, Region, Sink, TransferError};
+use roadrunner_splice::origin;
 use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::io;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -45,12 +46,14 @@ pub(crate) struct Share([Room; 2]);
 
 impl Share {
     fn take(&self, bytes: u64) -> Result<(), TransferError> {
+        let failed = |source| TransferError::Io {
+            doing: "count what is coming in",
+            source,
+        };
+        // Who finds no room in the end has taken some on the way: nobody else looks for any meanwhile.
+        let _turn = self.0[0].turn().map_err(failed)?;
         for room in &self.0 {
-            let taken = room.take(bytes).map_err(|source| TransferError::Io {
-                doing: "count what is coming in",
-                source,
-            })?;
-            if !taken {
+            if !room.take(bytes).map_err(failed)? {
                 self.give_back();
                 let instead = if bytes > room.most {
                     "allow more there"
@@ -77,8 +80,9 @@ impl Share {
     }
 }
 
-/// The last byte that can be locked.
+/// The last byte that can be locked: whoever looks for room has it.
 const LONGEST: u64 = i64::MAX as u64;
+const TURN: Range<u64> = LONGEST..LONGEST + 1;
 
 /// A file of which bytes are locked; each has its own description of it, as those of one never are in each other's way.
 #[derive(Debug)]
@@ -132,6 +136,17 @@ impl Room {
         Ok(true)
     }
 
+    /// Waits for whoever looks for room, which takes a few system calls, or until their process dies.
+    fn turn(&self) -> io::Result<Turn<'_>> {
+        loop {
+            match fcntl(&self.file, FcntlArg::F_OFD_SETLKW(&lock(F_WRLCK, &TURN))) {
+                Ok(_) => return Ok(Turn(self)),
+                Err(Errno::EINTR) => {}
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+    }
+
     /// False if somebody else has some of it.
     fn lock(&self, kind: i32, range: Range<u64>) -> io::Result<bool> {
         match fcntl(&self.file, FcntlArg::F_OFD_SETLK(&lock(kind, &range))) {
@@ -157,6 +172,16 @@ impl Room {
     }
 }
 
+/// The turn to look for room; somebody else's when this is dropped.
+struct Turn<'a>(&'a Room);
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        // Of a lock that is there.
+        let _ = self.0.lock(F_UNLCK, TURN);
+    }
+}
+
 fn lock(kind: i32, range: &Range<u64>) -> flock {
     flock {
         l_type: kind as i16,
@@ -164,16 +189,6 @@ fn lock(kind: i32, range: &Range<u64>) -> flock {
         l_start: range.start as i64,
         l_len: (range.end - range.start) as i64,
         l_pid: 0,
-    }
-}
-
-/// Whom an address belongs to: of IPv6 the first 64 bits, because one host has all of the others (RFC 4291 section 2.5.4).
-fn origin(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(address) if !address.is_loopback() => {
-            IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() >> 64 << 64))
-        }
-        other => other,
     }
 }
 
@@ -217,6 +232,9 @@ mod tests {
     use super::{Ration, Rationed};
     use proptest::prelude::*;
     use roadrunner_core::{HostMemory, Sink, TransferError};
+    use std::sync::Barrier;
+
+    const ROUNDS: usize = 5000;
 
     fn ration(directory: &tempfile::TempDir, all: u64, each: u64) -> Ration {
         Ration {
@@ -279,6 +297,34 @@ mod tests {
         sink.reserve(6, 1).expect("room");
         drop(sink);
         other.take(10).expect("room");
+    }
+
+    /// One who looks for room, and finds that there is none for its address, has no part of what others look for.
+    #[test]
+    fn nobody_is_refused_for_the_sake_of_one_who_is() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let ration = ration(&directory, 100, 50);
+        let share = |address: &str| {
+            let address = address.parse().expect("an address");
+            ration.share(Some(address)).expect("a file")
+        };
+        let (has, wants_more) = (share("192.0.2.1"), share("192.0.2.1"));
+        let other = share("192.0.2.2");
+        has.take(40).expect("room");
+        let both = Barrier::new(2);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                both.wait();
+                for _ in 0..ROUNDS {
+                    wants_more.take(30).expect_err("40 and 30 of 50");
+                }
+            });
+            both.wait();
+            for _ in 0..ROUNDS {
+                other.take(50).expect("40 and 50 of 100");
+                other.give_back();
+            }
+        });
     }
 
     proptest! {

@@ -1,10 +1,9 @@
 //! What a `roadrunner serve` allows the runs that it hosts, and what happens to those that want more.
 
 use crate::support::hosted::{bench, fails, goes_well, stuck};
-use crate::support::proxy::Watched;
+use crate::support::proxy::{own_address, two_ports, Watched};
 use crate::support::server::{Server, SECRET};
 use crate::support::{echo, module, STUCK};
-use std::net::TcpListener;
 use std::process::Stdio;
 
 #[test]
@@ -57,25 +56,9 @@ fn a_sealed_server_runs_its_own_modules_and_no_others() {
     assert_eq!(server.stop(), Some(0));
 }
 
-/// Two ports in a row, held, at a loopback address that no other process of tests uses.
-fn two_ports() -> [TcpListener; 2] {
-    let [_, a, b, c] = std::process::id().to_be_bytes();
-    let ip = std::net::Ipv4Addr::new(127, 128 + a % 64, b, c);
-    loop {
-        let first = TcpListener::bind((ip, 0)).expect("a free port");
-        let port = first.local_addr().expect("bound").port();
-        let next = port
-            .checked_add(1)
-            .map(|next| TcpListener::bind((ip, next)));
-        if let Some(Ok(second)) = next {
-            return [first, second];
-        }
-    }
-}
-
 #[test]
 fn functions_listen_at_the_ports_that_they_may() {
-    let [first, second] = two_ports();
+    let [first, second] = two_ports(own_address(2));
     let [low, high] = [&first, &second].map(|held| held.local_addr().expect("bound"));
     let program = std::process::Command::new(env!("CARGO_BIN_EXE_roadrunner"));
     let range = format!("{}-{}", low.port(), high.port());

@@ -144,7 +144,21 @@ impl Drop for Proxy {
 /// A loopback address that no other process of tests uses.
 pub(crate) fn own_address(number: u8) -> Ipv4Addr {
     let [_, a, b, c] = std::process::id().to_be_bytes();
-    Ipv4Addr::new(127, 64 * (number % 2) + a % 64 + 1, b, c)
+    Ipv4Addr::new(127, 64 * (number % 3) + a % 64 + 1, b, c)
+}
+
+/// Two ports in a row, held.
+pub(crate) fn two_ports(address: Ipv4Addr) -> [TcpListener; 2] {
+    loop {
+        let first = TcpListener::bind((address, 0)).expect("a free port");
+        let port = first.local_addr().expect("bound").port();
+        let next = port
+            .checked_add(1)
+            .map(|next| TcpListener::bind((address, next)));
+        if let Some(Ok(second)) = next {
+            return [first, second];
+        }
+    }
 }
 
 /// A server, and all that lies on the way to it: the run's connection, and that of the first function that listens there.
@@ -159,11 +173,9 @@ impl Watched {
         // A function listens at the server's address, and its predecessor connects to the one that the run knows.
         let (real, known) = (own_address(0), own_address(1));
         let (listener, port) = loop {
-            let listener = TcpListener::bind((known, 0)).expect("a free port");
-            let port = listener.local_addr().expect("bound").port();
-            let next = port.saturating_add(1);
-            let both = [port, next].map(|port| TcpListener::bind((real, port)));
-            if both.iter().all(Result::is_ok) {
+            let [first, _second] = two_ports(real);
+            let port = first.local_addr().expect("bound").port();
+            if let Ok(listener) = TcpListener::bind((known, port)) {
                 break (listener, port);
             }
         };

@@ -136,7 +136,8 @@ impl Server {
                     l_type: nix::libc::F_WRLCK as i16,
                     l_whence: nix::libc::SEEK_SET as i16,
                     l_start: 0,
-                    l_len: 0,
+                    // The byte after these is for whoever looks for room.
+                    l_len: i64::MAX,
                     l_pid: 0,
                 };
                 // Asked for and not taken: it is the functions' room.
