@@ -4,8 +4,9 @@
 use super::event::Failure;
 use super::links::{Inlet, Link};
 use super::ration::Ration;
+use super::tls::Told;
 use super::worker::Task;
-use super::{NetworkMethod, Tls};
+use super::NetworkMethod;
 use roadrunner_core::{Deadline, TransferError};
 use roadrunner_mem::Audience;
 use roadrunner_splice as tcp;
@@ -56,7 +57,7 @@ pub(crate) struct Far {
     /// What both ends of a link must know.
     pub(crate) secret: String,
     /// What encrypts them, if anything does.
-    pub(crate) tls: Option<Tls>,
+    pub(crate) tls: Option<Told>,
     pub(crate) allowed: Allowed,
 }
 

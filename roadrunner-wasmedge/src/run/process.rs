@@ -1,17 +1,23 @@
 //! Kernel and network mode: a process per function, sockets between them.
 
 use super::assignment::{Assignment, Start, Work, WORKER_ARGUMENT};
+use super::control::SILENCE;
 use super::coordinator::{Message, Plan, RunError, Workers};
 use super::event::{Event, Failure};
 use super::gate::{socket_of, Allowed, Far, Ways};
 use super::remote::{random, Remotes};
 use super::worker::Task;
-use super::Mode;
+use super::{Mode, Tls};
 use crate::workflow::FunctionSpec;
 use crossbeam_channel::Sender;
+use nix::errno::Errno;
+use nix::fcntl::{fcntl, FcntlArg, OFlag};
+use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
+use roadrunner_core::Deadline;
 use serde::Serialize;
 use std::collections::HashMap;
 use std::io::{self, BufRead, BufReader, Write};
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
@@ -32,9 +38,13 @@ pub(crate) struct WorkerProcess {
 impl WorkerProcess {
     /// Starts one. What it says, and how it ended if it did not say so itself, goes to `report`, on a thread of its own.
     pub(crate) fn spawn(name: &str, report: impl Fn(Event) + Send + 'static) -> io::Result<Self> {
-        let program = std::env::current_exe()?;
-        let mut child = Command::new(program)
-            .args([WORKER_ARGUMENT, name])
+        let mut program = Command::new(std::env::current_exe()?);
+        program.args([WORKER_ARGUMENT, name]);
+        Self::of(program, report)
+    }
+
+    fn of(mut program: Command, report: impl Fn(Event) + Send + 'static) -> io::Result<Self> {
+        let mut child = program
             .env_remove(SECRET_VARIABLE)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -56,16 +66,24 @@ impl WorkerProcess {
         Ok(process)
     }
 
-    /// Passes it a line.
-    pub(crate) fn tell(&mut self, line: &impl Serialize) -> serde_json::Result<()> {
+    /// Passes it a line. One that does not read what it is told is of no use: the caller drops it.
+    pub(crate) fn tell(&mut self, line: &impl Serialize) -> io::Result<()> {
+        let mut text = serde_json::to_vec(line)?;
+        text.push(b'\n');
         let Some(input) = &mut self.input else {
             return Ok(());
         };
-        let mut text = serde_json::to_string(line)?;
-        text.push('\n');
-        // A worker that is gone has its say, or its exit status, on the other pipe.
-        let _ = input.write_all(text.as_bytes());
-        Ok(())
+        match write_by(input, &text, Deadline::after(SILENCE)) {
+            Err(error) if error.kind() == io::ErrorKind::TimedOut => Err(io::Error::new(
+                io::ErrorKind::TimedOut,
+                format!(
+                    "its process read nothing of what it was told for {} s",
+                    SILENCE.as_secs()
+                ),
+            )),
+            // A worker that is gone has its say, or its exit status, on the other pipe.
+            _ => Ok(()),
+        }
     }
 
     /// Waits until it has ended.
@@ -175,7 +193,7 @@ impl Processes {
             method: plan.network_method,
             sessions: plan.sessions,
             secret: self.remotes.secret().to_owned(),
-            tls: plan.tls.clone(),
+            tls: plan.tls.as_ref().map(Tls::told),
             // What a workflow lets listen here it says itself.
             allowed: Allowed::default(),
         })
@@ -241,6 +259,32 @@ impl Drop for Processes {
     }
 }
 
+/// Writes all of it, as the reader makes room, or fails at the deadline.
+fn write_by(pipe: &mut ChildStdin, mut text: &[u8], deadline: Deadline) -> io::Result<()> {
+    // Of this end alone.
+    fcntl(
+        &*pipe,
+        FcntlArg::F_SETFL(OFlag::O_NONBLOCK | OFlag::O_WRONLY),
+    )?;
+    while !text.is_empty() {
+        match pipe.write(text) {
+            Ok(count) => text = &text[count..],
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                let left = deadline.remaining().ok_or(io::ErrorKind::TimedOut)?;
+                let left = PollTimeout::try_from(left.as_millis() + 1).unwrap_or(PollTimeout::MAX);
+                let mut pipe = [PollFd::new(pipe.as_fd(), PollFlags::POLLOUT)];
+                match poll(&mut pipe, left) {
+                    Ok(_) | Err(Errno::EINTR) => {}
+                    Err(errno) => return Err(errno.into()),
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
 /// A worker that was killed leaves its socket file. One that somebody else listens at stays.
 fn remove_if_deserted(socket: &Path) {
     let refused = UnixStream::connect(socket)
@@ -296,11 +340,47 @@ fn absolute(path: &Path) -> String {
 #[cfg(test)]
 mod tests {
     use super::super::NetworkMethod;
-    use super::{Mode, Path, Plan, Processes};
+    use super::{
+        io, write_by, Command, Deadline, Event, HashMap, Mode, Path, Plan, Processes, WorkerProcess,
+    };
     use crate::workflow::Workflow;
-    use roadrunner_core::Deadline;
     use roadrunner_mem::Policy;
-    use std::collections::HashMap;
+    use std::time::Duration;
+
+    /// More than a pipe has room for.
+    static MUCH: [u8; 1 << 20] = [b'x'; 1 << 20];
+
+    #[test]
+    fn a_worker_that_reads_nothing_keeps_nobody() {
+        let mut idle = Command::new("sleep");
+        idle.arg("20");
+        let mut worker = WorkerProcess::of(idle, |_| ()).expect("it starts");
+        let input = worker.input.as_mut().expect("piped");
+        let soon = Deadline::after(Duration::from_millis(50));
+        let error = write_by(input, &MUCH, soon).expect_err("no room");
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+    }
+
+    #[test]
+    fn a_worker_that_is_slow_to_read_gets_all_of_it() {
+        let mut slow = Command::new("sh");
+        slow.args(["-c", "sleep 0.1; wc -c"]);
+        let (say, said) = crossbeam_channel::unbounded();
+        let report = move |event| drop(say.send(event));
+        let mut worker = WorkerProcess::of(slow, report).expect("it starts");
+        let mut input = worker.input.take().expect("piped");
+        write_by(&mut input, &MUCH, Deadline::after(Duration::from_secs(60))).expect("it reads");
+        drop(input);
+        worker.join();
+        let Ok(Event::Failed(failure)) = said.recv() else {
+            panic!("it counts, which is no event");
+        };
+        let count = failure.told_of("f");
+        assert!(
+            count.contains(&format!("{:?}", MUCH.len().to_string())),
+            "{count}"
+        );
+    }
 
     #[test]
     fn the_names_of_sockets_tell_nothing_of_the_secret() {

@@ -10,8 +10,12 @@ use std::path::Path;
 ///
 /// Each of two hosts shows a certificate and checks the other one's. A host that has this speaks with none that has not.
 /// It takes the feature `tls` to have one.
+#[derive(Clone)]
+pub struct Tls(Told);
+
+/// What a worker process is told of it. Whoever else writes something down writes no private key with it.
 #[derive(Clone, Serialize, Deserialize)]
-pub struct Tls {
+pub(crate) struct Told {
     authority: String,
     certificate: String,
     key: String,
@@ -37,18 +41,29 @@ impl Tls {
             std::fs::read_to_string(path)
                 .map_err(|error| TlsError(format!("{}: {error}", path.display())))
         };
-        let tls = Self {
+        let tls = Self(Told {
             authority: read(authority)?,
             certificate: read(certificate)?,
             key: read(key)?,
             name: name.map(str::to_owned),
-        };
+        });
         let files = [authority, certificate, key].map(|path| path.display().to_string());
         tls.encrypt(tcp::Options::default())
             .map_err(|error| TlsError(format!("TLS by {}: {error}", files.join(", "))))?;
         Ok(tls)
     }
 
+    pub(crate) fn told(&self) -> Told {
+        self.0.clone()
+    }
+
+    /// The same options, encrypted.
+    pub(crate) fn encrypt(&self, options: tcp::Options) -> Result<tcp::Options, TlsError> {
+        self.0.encrypt(options)
+    }
+}
+
+impl Told {
     /// The same options, encrypted.
     #[cfg(feature = "tls")]
     pub(crate) fn encrypt(&self, options: tcp::Options) -> Result<tcp::Options, TlsError> {
@@ -77,7 +92,7 @@ impl Tls {
 impl fmt::Debug for Tls {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Tls")
-            .field("name", &self.name)
+            .field("name", &self.0.name)
             .finish_non_exhaustive()
     }
 }
@@ -96,18 +111,38 @@ impl std::error::Error for TlsError {}
 
 #[cfg(test)]
 mod tests {
-    use super::Tls;
+    use super::{Serialize, Tls, Told};
+    use std::marker::PhantomData;
 
     #[test]
     fn what_is_printed_tells_nothing_of_the_key() {
-        let tls = Tls {
+        let tls = Tls(Told {
             authority: "of others".to_owned(),
             certificate: "for all".to_owned(),
             key: "for nobody".to_owned(),
             name: Some("attic".to_owned()),
-        };
+        });
         let printed = format!("{tls:?}");
         assert!(printed.contains("attic"), "{printed}");
         assert!(!printed.contains("nobody"), "{printed}");
+    }
+
+    /// Whether something can be written down: an associated constant of a type goes before that of a trait.
+    struct Probe<T>(PhantomData<T>);
+
+    impl<T: Serialize> Probe<T> {
+        const IS_WRITTEN: bool = true;
+    }
+
+    trait Otherwise {
+        const IS_WRITTEN: bool = false;
+    }
+
+    impl<T> Otherwise for Probe<T> {}
+
+    #[test]
+    fn a_configuration_that_is_written_down_holds_no_key() {
+        const { assert!(!Probe::<Tls>::IS_WRITTEN) };
+        const { assert!(Probe::<Told>::IS_WRITTEN) };
     }
 }

@@ -8,7 +8,7 @@ use crate::run::gate::{socket_of, Allowed, Far, Ways};
 use crate::run::process::WorkerProcess;
 use crate::run::ration::Ration;
 use crate::run::worker::Task;
-use crate::run::NetworkMethod;
+use crate::run::{NetworkMethod, Tls};
 use roadrunner_core::Deadline;
 use std::collections::HashMap;
 use std::fs::File;
@@ -82,9 +82,11 @@ impl Crew {
     /// All workers of the run listen.
     pub(super) fn start(&self, addresses: Vec<HashMap<String, String>>) {
         let mut state = self.state();
-        for (worker, addresses) in state.workers.iter_mut().zip(addresses) {
-            // A worker that is gone says so itself.
-            let _ = worker.tell(&Start { addresses });
+        let workers = state.workers.iter_mut().zip(addresses).enumerate();
+        for (number, (worker, addresses)) in workers {
+            if let Err(error) = worker.tell(&Start { addresses }) {
+                return self.tell(number, Event::Failed(Failure::new(error.to_string())));
+            }
         }
     }
 
@@ -226,7 +228,7 @@ impl Crew {
                 method: plan.network_method,
                 sessions: plan.sessions,
                 secret: plan.secret.clone(),
-                tls: shared.options.tls.clone(),
+                tls: shared.options.tls.as_ref().map(Tls::told),
                 allowed: Allowed {
                     ports: shared.options.ports.clone(),
                     memory: Some(Ration {
@@ -258,17 +260,21 @@ impl Crew {
         report: impl Fn(Event) + Send + 'static,
         into: impl FnOnce(&mut State) -> &mut Vec<WorkerProcess>,
     ) -> Result<(), Failure> {
-        let mut state = self.state();
-        if state.stopped {
-            return Err(Failure::new("the run was stopped"));
+        let stopped = || Failure::new("the run was stopped");
+        if self.state().stopped {
+            return Err(stopped());
         }
         let mut process = WorkerProcess::spawn(name, report)
             .map_err(|error| Failure::new(format!("no process: {error}")))?;
-        process
-            .tell(assignment)
-            .map_err(|error| Failure::new(error.to_string()))?;
+        // It may take its time to read that. Whoever stops the run has not to wait for it.
+        let told = process.tell(assignment);
+        let mut state = self.state();
+        if state.stopped {
+            return Err(stopped());
+        }
+        // Also one that was told nothing: its end is no news before the reason is.
         into(&mut state).push(process);
-        Ok(())
+        told.map_err(|error| Failure::new(error.to_string()))
     }
 }
 

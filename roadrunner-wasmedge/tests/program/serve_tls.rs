@@ -193,18 +193,75 @@ fn a_certificate_has_to_be_of_the_authority_and_for_the_host() {
             fails(&bench, &options, &["`b`", &host, "attic"]);
         }
     }
+    there.server.is_clean();
+    assert_eq!(there.server.stop(), Some(0));
     // One who trusts the server, and is of others; and one who does not trust it.
+    let there = Watched::start(&texts(&named));
+    let bench = there_and_back(&there);
+    let host = there.control.address.to_string();
     let stranger = other.options(&known);
     let mut mixed = texts(&stranger);
     mixed[1] = &named[1];
     mixed.extend(["--tls-name", "attic"]);
     fails(&bench, &mixed, &["`b`", &host]);
-    there.server.hears("turned away");
+    there.server.hears("invalid peer certificate");
     let mut wrong = texts(&stranger);
     wrong.extend(["--tls-name", "attic"]);
     fails(&bench, &wrong, &["`b`", &host, "by TLS"]);
     there.server.is_clean();
     assert_eq!(there.server.stop(), Some(0));
+}
+
+/// Mode bits of the key and of the secret, and whether others may read either.
+#[test]
+fn a_key_or_a_secret_that_everybody_may_read_is_told_of() {
+    let authority = Authority::new();
+    let options = authority.options("127.0.0.1");
+    let key = Path::new(&options[5]);
+    let secret = authority.directory.path().join("secret");
+    std::fs::write(&secret, SECRET).expect("writable");
+    // What counts is the file, not what leads to it.
+    let link = authority.directory.path().join("link");
+    std::os::unix::fs::symlink(&secret, &link).expect("writable");
+    let link = link.display().to_string();
+    let mut options = texts(&options);
+    options.extend(["--secret-file", &link]);
+    let bench = bench(&[("a", echo(), None)]);
+    for (of_key, of_secret, exposed) in [
+        (0o600, 0o640, &[][..]),
+        (0o644, 0o600, &[options[5]][..]),
+        (0o640, 0o604, &[link.as_str()]),
+        (0o664, 0o444, &[link.as_str(), options[5]]),
+    ] {
+        for (file, mode) in [(key, of_key), (&secret, of_secret)] {
+            let mode = std::os::unix::fs::PermissionsExt::from_mode(mode);
+            std::fs::set_permissions(file, mode).expect("its owner's");
+        }
+        let program = || Command::new(env!("CARGO_BIN_EXE_roadrunner"));
+        let mut check = program();
+        check
+            .arg("check")
+            .arg(bench.path("flow.toml"))
+            .args(&options);
+        let mut run = bench.command("user");
+        run.args(&options);
+        for mut command in [check, run] {
+            let output = command.output().expect("it starts");
+            let talk = String::from_utf8_lossy(&output.stderr);
+            assert!(output.status.success(), "{talk}");
+            let warnings: Vec<_> = talk.lines().filter(|line| line.contains("chmod")).collect();
+            assert_eq!(warnings.len(), exposed.len(), "{talk}");
+            for (warning, file) in warnings.iter().zip(exposed) {
+                assert!(warning.ends_with(&format!("chmod 600 {file}")), "{warning}");
+                assert!(warning.contains("every user of this host"), "{warning}");
+            }
+        }
+        let server = Server::start(&options);
+        for file in exposed {
+            server.hears(&format!("chmod 600 {file}"));
+        }
+        assert_eq!(server.stop(), Some(0));
+    }
 }
 
 /// The run knows its host by a name, and functions reach each other by address.

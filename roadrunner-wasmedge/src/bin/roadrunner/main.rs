@@ -1,5 +1,6 @@
 //! `roadrunner`: checks workflows of WebAssembly functions, and runs them.
 
+mod exposure;
 mod policy;
 mod report;
 mod secret;
@@ -191,7 +192,8 @@ fn act() -> u8 {
             &workflow,
             cache.as_deref(),
             &tls,
-            hosts.then_some(&secret),
+            &secret,
+            hosts,
             &policy::with(&policy),
         ),
         Command::Serve(arguments) => serve::run(arguments),
@@ -210,19 +212,22 @@ fn act() -> u8 {
 
 type Failure = Box<dyn std::error::Error>;
 
-/// With a secret the hosts are asked, too.
+/// All that a run would read; `ask` its hosts, too.
 fn check(
     file: &Path,
     cache: Option<&Path>,
     tls: &tls::Files,
-    secret: Option<&secret::Argument>,
+    secret: &secret::Argument,
+    ask: bool,
     policy: &Policy,
 ) -> Result<u8, Failure> {
     let workflow = Workflow::load(file)?;
     run::check_modules(&workflow, cache)?;
-    let tls = tls.tls()?;
-    if let Some(secret) = secret {
-        run::check_hosts(&workflow, secret.secret()?.as_ref(), tls.as_ref())?;
+    let (shared, certificates) = (secret.secret()?, tls.tls()?);
+    secret.warn_if_exposed();
+    tls.warn_if_exposed();
+    if ask {
+        run::check_hosts(&workflow, shared.as_ref(), certificates.as_ref())?;
     }
     let edges: usize = workflow.functions.iter().map(|f| f.successors.len()).sum();
     say(&format!(
@@ -249,6 +254,8 @@ fn run_workflow(arguments: &RunArguments) -> Result<u8, Failure> {
     let mut report = Report::default();
     let secret = arguments.secret.secret()?;
     let tls = arguments.tls.tls()?;
+    arguments.secret.warn_if_exposed();
+    arguments.tls.warn_if_exposed();
     let ended = Workflow::load(&arguments.workflow)
         .map_err(|error| (error.to_string(), FAILED))
         .and_then(|workflow| {
@@ -377,6 +384,7 @@ impl JsonFile {
     fn write(mut self, report: &Report) -> Result<(), Failure> {
         serde_json::to_writer_pretty(&mut self.file, report)?;
         writeln!(self.file)?;
+        self.file.as_file().sync_all()?;
         self.file
             .persist(&self.path)
             .map_err(|error| format!("--json {}: {}", self.path.display(), error.error))?;

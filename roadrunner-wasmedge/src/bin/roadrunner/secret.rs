@@ -1,5 +1,6 @@
 //! Where the secret comes from: a file or the environment, never an argument, which everybody on the host can read.
 
+use super::exposure;
 use roadrunner_wasmedge::run::SECRET_VARIABLE;
 use roadrunner_wasmedge::serve::Secret;
 use std::path::PathBuf;
@@ -22,5 +23,11 @@ impl Argument {
             None => None,
         };
         secret.transpose().map_err(|error| error.to_string())
+    }
+
+    pub(crate) fn warn_if_exposed(&self) {
+        if let Some(file) = &self.secret_file {
+            exposure::warn("the secret in", file);
+        }
     }
 }

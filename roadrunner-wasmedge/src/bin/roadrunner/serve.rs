@@ -120,6 +120,8 @@ pub(crate) fn run(arguments: Arguments) -> Result<u8, Failure> {
     let server = Server::bind(&arguments.listen, options)?;
     // Read by whoever starts it with port 0, and so the first line.
     talk(&format!("listening at {}", server.address()));
+    arguments.secret.warn_if_exposed();
+    arguments.tls.warn_if_exposed();
     let ended = server.run(&stop);
     talk(&match ended.cut {
         0 => format!("stopped after {} runs", ended.runs),

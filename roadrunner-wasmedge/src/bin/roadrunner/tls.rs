@@ -1,5 +1,6 @@
 //! Where the certificates come from: files, as a key is a secret.
 
+use super::exposure;
 use roadrunner_wasmedge::run::{Tls, TlsError};
 use std::path::PathBuf;
 
@@ -32,5 +33,11 @@ impl Files {
             return Ok(None);
         };
         Tls::from_files(authority, certificate, key, name.as_deref()).map(Some)
+    }
+
+    pub(crate) fn warn_if_exposed(&self) {
+        if let Some(key) = &self.tls_key {
+            exposure::warn("the private key", key);
+        }
     }
 }
