@@ -1,5 +1,6 @@
-//! Outputs are written beside the output directory's files, and renamed when all of the run has gone well: each is there
-//! whole or not at all, whenever the run is killed. Of several, those that had been renamed by then are there.
+//! Outputs are written beside the output directory's files, and renamed when all of the run has gone well and the disk has
+//! them: each is there whole or not at all, whenever the run is killed or the power fails. Of several, those that had been
+//! renamed by then are there.
 
 use nix::fcntl::{Flock, FlockArg};
 use std::fs::{self, File};
@@ -63,6 +64,9 @@ impl Staging {
     pub(crate) fn publish(mut self, files: &[String]) -> io::Result<Vec<PathBuf>> {
         // Before the first is moved: outputs of an earlier run stay all together, or none does.
         refuse_directories(&self.target, files)?;
+        for file in files {
+            File::open(self.path().join(file))?.sync_all()?;
+        }
         let moved = files
             .iter()
             .map(|file| {
@@ -71,6 +75,12 @@ impl Staging {
                 Ok(target)
             })
             .collect();
+        // The names, too. Not every file system can, and what is lost is a name, no part of an output.
+        let parents = self.made.iter().filter_map(|made| made.parent());
+        for directory in parents.chain([self.target.as_path()]) {
+            // Beginning with a dot, so that the parent of a relative path is one, too.
+            let _ = File::open(Path::new(".").join(directory)).and_then(|open| open.sync_all());
+        }
         self.made.clear();
         moved
     }
@@ -129,6 +139,8 @@ impl Drop for Staging {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use nix::errno::Errno;
+    use roadrunner_faults::{Call, Fault, Plan};
 
     #[test]
     fn what_is_not_published_leaves_nothing() {
@@ -177,6 +189,27 @@ mod tests {
             .publish(&["x".to_owned(), "x-2".to_owned()])
             .expect_err("taken");
         assert_eq!(fs::read(root.path().join("x")).expect("there"), b"old");
+    }
+
+    #[test]
+    fn an_output_that_the_disk_does_not_take_replaces_none() {
+        let root = tempfile::tempdir().expect("a directory");
+        for refused in [0, 1] {
+            fs::write(root.path().join("x"), "old").expect("writable");
+            let staging = Staging::create(root.path(), &["x"]).expect("writable");
+            for name in ["x", "y"] {
+                fs::write(staging.path().join(name), "new").expect("writable");
+            }
+            let broken = Plan::new().nth(Call::Sync, refused, Fault::Errno(Errno::EIO));
+            let names = ["x", "y"].map(str::to_owned);
+            let published = broken.during(|| staging.publish(&names));
+            assert_eq!(
+                published.expect_err("a broken disk").raw_os_error(),
+                Some(Errno::EIO as i32)
+            );
+            assert_eq!(fs::read(root.path().join("x")).expect("there"), b"old");
+            assert_eq!(fs::read_dir(root.path()).expect("there").count(), 1);
+        }
     }
 
     #[test]

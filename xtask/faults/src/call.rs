@@ -70,6 +70,7 @@ calls! {
     Chmod: "fchmod", [EIO, EPERM];
     Flock: "flock", [EINTR, ENOLCK, EAGAIN];
     Unlink: "unlink", [EIO, EACCES];
+    Sync: "fsync", [EINTR, EIO, ENOSPC];
     Truncate: "ftruncate ftruncate64", [EINTR, EFBIG];
     Memfd: "memfd_create", [EMFILE, ENFILE, ENOMEM];
     /// A mapping where the kernel finds room.

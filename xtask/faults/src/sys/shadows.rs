@@ -281,6 +281,7 @@ shadows! {
     fn fchmod(fd: c_int, mode: mode_t) -> c_int = (call Call::Chmod);
     fn flock(fd: c_int, operation: c_int) -> c_int = (call Call::Flock);
     fn unlink(path: *const c_char) -> c_int = (call Call::Unlink);
+    fn fsync(fd: c_int) -> c_int = (call Call::Sync);
     fn ftruncate(fd: c_int, len: off_t) -> c_int = (call Call::Truncate);
     fn ftruncate64(fd: c_int, len: off_t) -> c_int = (call Call::Truncate);
     fn memfd_create(name: *const c_char, flags: c_uint) -> c_int = (call Call::Memfd);

@@ -63,6 +63,7 @@ pub(crate) fn symbols() -> Vec<(Call, &'static str, Make)> {
         Chmod fchmod(NONE, 0);
         Flock flock(NONE, 0);
         Unlink unlink(null());
+        Sync fsync(NONE);
         Truncate ftruncate(NONE, 0);
         Truncate ftruncate64(NONE, 0);
         Memfd memfd_create(null(), 0);
