@@ -6,9 +6,17 @@ use std::time::{Duration, Instant};
 ///
 /// It is absolute, so that an operation made of many steps does not start its time anew with each. Every operation
 /// tries at least once before it looks at the clock: with [`Deadline::now`] it does what can be done without waiting.
+/// Deadlines are ordered by how long they let an operation wait; [`Deadline::now`] is the least of all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-// Without an instant it is the one that has passed before anything begins; it is the least of all.
-pub struct Deadline(Option<Instant>);
+// The order of the fields is the order of deadlines.
+pub struct Deadline {
+    /// Whether an operation may wait at all.
+    waits: bool,
+    /// `None` for one that neither waits nor ends while it gets on.
+    instant: Option<Instant>,
+    /// The operation has begun, in time.
+    begun: bool,
+}
 
 impl Deadline {
     /// The longest that [`Deadline::after`] looks ahead: 100 years, where "for ever" ends.
@@ -18,30 +26,49 @@ impl Deadline {
     #[must_use]
     pub fn after(timeout: Duration) -> Self {
         let now = Instant::now();
-        Self(now.checked_add(timeout.min(Self::LONGEST)).or(Some(now)))
+        Self::at(now.checked_add(timeout.min(Self::LONGEST)).unwrap_or(now))
     }
 
     /// At `instant`.
     #[must_use]
     pub fn at(instant: Instant) -> Self {
-        Self(Some(instant))
+        Self {
+            waits: true,
+            instant: Some(instant),
+            begun: false,
+        }
     }
 
     /// Already passed: try once, never wait.
     #[must_use]
     pub fn now() -> Self {
-        Self(None)
+        Self {
+            waits: false,
+            instant: None,
+            begun: true,
+        }
     }
 
     /// For an operation that begins now, to be asked once: if it has passed by now, that is one that never waits, as with
     /// [`now`](Self::now), and the same otherwise. [`is_over`](Self::is_over) tells one from the other, however long the
-    /// operation takes.
+    /// operation takes. The operations that this one is made of do not begin anew with it.
     #[must_use]
     pub fn begin(self) -> Self {
-        if self.has_passed() {
-            Self::now()
-        } else {
-            self
+        if !self.begun && self.has_passed() {
+            return Self::now();
+        }
+        Self {
+            begun: true,
+            ..self
+        }
+    }
+
+    /// For a part of an operation that never waits, and ends when all of it does.
+    #[must_use]
+    pub(crate) fn without_waiting(self) -> Self {
+        Self {
+            waits: false,
+            ..self.begin()
         }
     }
 
@@ -49,19 +76,21 @@ impl Deadline {
     /// does not put it off. Never with [`now`](Self::now): what needs no waiting is done, however long that takes.
     #[must_use]
     pub fn is_over(self) -> bool {
-        self.0.is_some() && self.has_passed()
+        self.instant
+            .is_some_and(|instant| instant <= Instant::now())
     }
 
     /// The point in time; the present one for [`now`](Self::now).
     #[must_use]
     pub fn instant(self) -> Instant {
-        self.0.unwrap_or_else(Instant::now)
+        self.instant.unwrap_or_else(Instant::now)
     }
 
-    /// The time left, or `None` once it has passed.
+    /// The time left to wait, or `None` once it has passed.
     #[must_use]
     pub fn remaining(self) -> Option<Duration> {
-        self.0?
+        self.instant
+            .filter(|_| self.waits)?
             .checked_duration_since(Instant::now())
             .filter(|left| !left.is_zero())
     }
@@ -89,9 +118,29 @@ mod tests {
     #[test]
     fn an_operation_that_begins_late_is_one_that_never_waits() {
         let far = Deadline::after(Duration::from_secs(100));
-        assert!(!far.is_over() && far.begin() == far);
+        assert!(!far.is_over() && far.begin().remaining().is_some());
         let passed = Deadline::at(Instant::now());
         assert!(passed.is_over(), "it began in time");
-        assert!(!passed.begin().is_over() && !Deadline::now().is_over());
+        assert_eq!(passed.begin(), Deadline::now());
+        assert!(!Deadline::now().is_over() && !Deadline::now().begin().is_over());
+    }
+
+    #[test]
+    fn an_operation_that_began_in_time_does_not_begin_anew_with_its_parts() {
+        let moment = Duration::from_millis(1);
+        // A machine that does something else meanwhile may begin late.
+        let began = (0..100).find_map(|_| {
+            let deadline = Deadline::after(moment).begin();
+            (deadline != Deadline::now()).then_some(deadline)
+        });
+        let began = began.expect("once in a hundred times it begins in time");
+        let part = began.without_waiting();
+        assert!(part.has_passed() && part < began && part > Deadline::now());
+        while !began.has_passed() {
+            std::thread::yield_now();
+        }
+        assert!(began.is_over() && began.begin().is_over());
+        assert!(part.is_over() && part.begin().is_over());
+        assert_eq!(Deadline::now().without_waiting(), Deadline::now());
     }
 }

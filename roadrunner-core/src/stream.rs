@@ -192,7 +192,20 @@ impl<W: Wire> StreamLink<W> {
     /// As [`send`](Transfer::send). An error of the kind [`InvalidInput`](io::ErrorKind::InvalidInput) if another payload
     /// is partly sent, which may still be completed.
     pub fn try_send(&mut self, payload: Payload<'_>) -> Result<Option<Receipt>, TransferError> {
-        or_wait(self.go_on_sending(payload, Deadline::now()))
+        self.try_send_until(payload, Deadline::now())
+    }
+
+    /// Sends a payload as [`try_send`](Self::try_send) does, as a part of an operation that ends at `end`: then also if the
+    /// peer takes more and more.
+    ///
+    /// # Errors
+    /// As [`try_send`](Self::try_send).
+    pub fn try_send_until(
+        &mut self,
+        payload: Payload<'_>,
+        end: Deadline,
+    ) -> Result<Option<Receipt>, TransferError> {
+        or_wait(self.go_on_sending(payload, end.without_waiting()))
     }
 
     /// Receives the next payload as far as that goes without waiting. `None` if it is not here yet: call again, with the
@@ -203,7 +216,20 @@ impl<W: Wire> StreamLink<W> {
     /// # Errors
     /// As [`recv`](Transfer::recv).
     pub fn try_recv(&mut self, sink: &mut dyn Sink) -> Result<Option<Delivery>, TransferError> {
-        let received = self.go_on_receiving(sink, Deadline::now());
+        self.try_recv_until(sink, Deadline::now())
+    }
+
+    /// Receives the next payload as [`try_recv`](Self::try_recv) does, as a part of an operation that ends at `end`: then also
+    /// if more and more comes.
+    ///
+    /// # Errors
+    /// As [`recv`](Transfer::recv).
+    pub fn try_recv_until(
+        &mut self,
+        sink: &mut dyn Sink,
+        end: Deadline,
+    ) -> Result<Option<Delivery>, TransferError> {
+        let received = self.go_on_receiving(sink, end.without_waiting());
         self.note(&received);
         or_wait(received)
     }
@@ -249,7 +275,8 @@ impl<W: Wire> StreamLink<W> {
         Ok(heard.is_some() && !self.has_body_ahead())
     }
 
-    /// Sends a frame whose payload of `len` bytes the wire has by other means: `carry` does what [`Wire::carry`] does.
+    /// Sends a frame whose payload of `len` bytes the wire has by other means: `carry` does what [`Wire::carry`] does, until
+    /// the deadline that it is given.
     ///
     /// # Errors
     /// As [`send`](Transfer::send).
@@ -257,8 +284,9 @@ impl<W: Wire> StreamLink<W> {
         &mut self,
         len: u64,
         deadline: Deadline,
-        carry: impl FnOnce(&mut W, Start, &mut u64) -> Result<Carried, TransferError>,
+        carry: impl FnOnce(&mut W, Start, &mut u64, Deadline) -> Result<Carried, TransferError>,
     ) -> Result<Receipt, TransferError> {
+        let deadline = deadline.begin();
         if self.broken {
             return Err(TransferError::Broken);
         }
@@ -272,7 +300,7 @@ impl<W: Wire> StreamLink<W> {
         };
         let mut sent = 0;
         self.wants = Wants::WRITE;
-        match carry(&mut self.wire, start, &mut sent) {
+        match carry(&mut self.wire, start, &mut sent, deadline) {
             Ok(carried) => Ok(self.sent(start, carried)),
             Err(error) => {
                 self.broken |= sent > 0;

@@ -353,7 +353,9 @@ impl Session {
                 let sent = match pace {
                     Pace::Whole => link.send(payload, deadline)?,
                     // Its place is this session's, so that the rest may follow later.
-                    Pace::AtOnce => link.try_send(payload)?.ok_or(TransferError::Timeout)?,
+                    Pace::AtOnce => link
+                        .try_send_until(payload, deadline)?
+                        .ok_or(TransferError::Timeout)?,
                 };
                 *last = Some(sent);
                 self.next_on_link += 1;
@@ -386,7 +388,7 @@ impl Session {
                 break link.recv(sink, deadline);
             }
             let mut wants = link.wants();
-            match link.try_recv(sink) {
+            match link.try_recv_until(sink, deadline) {
                 Ok(None) if deadline.has_passed() => break Err(TransferError::Timeout),
                 Ok(None) => {
                     // Not to be read where that would not help: what is there would end each wait at once.
@@ -538,6 +540,7 @@ impl Transfer for Session {
         mut payload: Payload<'_>,
         deadline: Deadline,
     ) -> Result<Receipt, TransferError> {
+        let deadline = deadline.begin();
         if self.broken {
             return Err(TransferError::Broken);
         }
@@ -558,6 +561,7 @@ impl Transfer for Session {
     }
 
     fn recv(&mut self, sink: &mut dyn Sink, deadline: Deadline) -> Result<Delivery, TransferError> {
+        let deadline = deadline.begin();
         loop {
             if self.broken {
                 return Err(TransferError::Broken);
@@ -593,6 +597,7 @@ impl Transfer for Session {
     /// nothing follows. If an acknowledgement lies behind a payload that this end has to receive first, it says so at
     /// once, and does not wait.
     fn close(&mut self, deadline: Deadline) -> Result<(), TransferError> {
+        let deadline = deadline.begin();
         self.sent_end = true;
         loop {
             if self.broken {

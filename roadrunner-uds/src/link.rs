@@ -168,7 +168,7 @@ impl Link {
             }
         }
         self.0
-            .send_by(payload.len(), deadline, |wire, start, sent| {
+            .send_by(payload.len(), deadline, |wire, start, sent, deadline| {
                 wire.pass(start, payload, sent, deadline)
             })
     }

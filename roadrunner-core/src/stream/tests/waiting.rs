@@ -141,7 +141,7 @@ fn a_payload_that_was_announced_is_pending_until_it_is_received() {
 fn payloads_are_numbered_from_0() {
     let (mut a, _b) = pair(usize::MAX, false);
     for number in 0..3 {
-        let sent = a.send_by(5, soon(), |wire, start, sent| {
+        let sent = a.send_by(5, soon(), |wire, start, sent, deadline| {
             assert_eq!((start.sequence(), start.len()), (number, 5));
             assert!(!start.is_empty());
             let carried = Carried {
@@ -151,7 +151,7 @@ fn payloads_are_numbered_from_0() {
             };
             let mut body = *b"12345";
             let header = start.header(carried);
-            write_all(wire, &header, Span::from_slice(&mut body), sent, soon())?;
+            write_all(wire, &header, Span::from_slice(&mut body), sent, deadline)?;
             Ok(carried)
         });
         assert_eq!(sent.expect("room").bytes(), 5);
@@ -162,7 +162,7 @@ fn payloads_are_numbered_from_0() {
 fn a_deadline_after_the_first_byte_that_other_means_sent_breaks_the_link() {
     for (bytes, open) in [(0, true), (1, false), (2, false)] {
         let (mut a, _b) = pair(usize::MAX, false);
-        let late = a.send_by(5, soon(), |_wire, _start, sent| {
+        let late = a.send_by(5, soon(), |_wire, _start, sent, _deadline| {
             *sent = bytes;
             Err(TransferError::Timeout)
         });
@@ -282,6 +282,73 @@ fn a_peer_that_always_has_a_little_more_does_not_put_a_deadline_off() {
     read_all(&mut wire, body, 0, &mut read, Deadline::now()).expect("there");
     write_all(&mut wire, &[], body, &mut written, Deadline::now()).expect("room");
     assert_eq!(wire.0, 2 * all - 2);
+}
+
+/// The deadline of an operation that began in time and is over.
+fn of_what_is_over() -> Deadline {
+    // A machine that does something else meanwhile may begin late.
+    let began = (0..100).find_map(|_| {
+        let deadline = Deadline::after(Duration::from_millis(1)).begin();
+        (deadline != Deadline::now()).then_some(deadline)
+    });
+    let deadline = began.expect("it begins in time");
+    while !deadline.has_passed() {
+        std::thread::yield_now();
+    }
+    deadline
+}
+
+#[test]
+fn a_part_of_an_operation_that_is_over_does_not_go_on_because_it_need_not_wait() {
+    const LEN: u64 = 1 << 20;
+    let mut link = StreamLink::fresh(Trickle(0), "part".to_owned(), DEFAULT_LIMIT);
+    let mut memory = HostMemory::from(vec![0; LEN as usize]);
+    let region = memory.region();
+    let payload = Payload::kept(&mut memory, region).expect("inside");
+    let sent = link.try_send_until(payload, of_what_is_over());
+    assert!(matches!(sent, Ok(None)), "{sent:?}");
+    assert_eq!(link.wire.0, 1, "a step");
+    let payload = Payload::kept(&mut memory, region).expect("inside");
+    let sent = link.try_send(payload);
+    assert!(matches!(sent, Ok(Some(_))), "{sent:?}");
+
+    let carried = Carried {
+        method: Method::Write,
+        copies: 1,
+        acknowledge: false,
+    };
+    let kind = Kind::Data {
+        method: carried.method,
+        copies: carried.copies,
+        acknowledge: carried.acknowledge,
+    };
+    let header = Header {
+        kind,
+        sequence: 0,
+        length: LEN,
+    };
+    link.incoming.data = Some((header, carried));
+    link.wire.0 = 0;
+    let received = link.try_recv_until(&mut memory, of_what_is_over());
+    assert!(matches!(received, Ok(None)), "{received:?}");
+    assert_eq!(link.wire.0, 1, "a step");
+    let received = link.try_recv(&mut memory);
+    assert!(matches!(received, Ok(Some(_))), "{received:?}");
+}
+
+#[test]
+fn what_goes_by_other_means_is_told_whether_it_began_in_time() {
+    let (mut a, _b) = pair(usize::MAX, false);
+    for (deadline, is_over) in [
+        (of_what_is_over(), true),
+        (Deadline::at(std::time::Instant::now()), false),
+    ] {
+        let late = a.send_by(5, deadline, |_wire, _start, _sent, deadline| {
+            assert_eq!((deadline.has_passed(), deadline.is_over()), (true, is_over));
+            Err(TransferError::Timeout)
+        });
+        assert!(matches!(late, Err(TransferError::Timeout)));
+    }
 }
 
 /// Gives and takes all that it is asked for, when the deadline has passed.

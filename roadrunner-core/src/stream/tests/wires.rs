@@ -72,13 +72,13 @@ impl Wire for Elsewhere {
 fn a_wire_may_bring_a_payload_from_elsewhere_and_says_how() {
     let (mut a, b) = pair(usize::MAX, false);
     let mut b = StreamLink::fresh(Elsewhere(b.wire), "elsewhere".to_owned(), DEFAULT_LIMIT);
-    let sent = a.send_by(ELSEWHERE, soon(), |wire, start, sent| {
+    let sent = a.send_by(ELSEWHERE, soon(), |wire, start, sent, deadline| {
         let carried = Carried {
             method: Method::Map,
             copies: 1,
             acknowledge: false,
         };
-        write_all(wire, &start.header(carried), Span::empty(), sent, soon())?;
+        write_all(wire, &start.header(carried), Span::empty(), sent, deadline)?;
         Ok(carried)
     });
     sent.expect("room");
