@@ -17,6 +17,7 @@ use roadrunner_core::{
     Deadline, Delivery, HostMemory, Payload, Receipt, Region, Sink, Transfer, TransferError,
 };
 use std::collections::VecDeque;
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::thread;
@@ -42,6 +43,8 @@ pub struct Session {
     role: Role,
     id: Id,
     name: String,
+    /// The other end of the newest connection.
+    peer: SocketAddr,
     keep: u64,
     link: Option<Link>,
     limit: u64,
@@ -117,16 +120,19 @@ impl Session {
             options: Box::new(options.clone()),
             attempt: None,
         };
-        let mut session = Self::new(role, id, name.to_owned(), options);
+        // Nobody's, until there is a connection.
+        let peer = SocketAddr::from(([0, 0, 0, 0], 0));
+        let mut session = Self::new(role, id, name.to_owned(), peer, options);
         session.resume(deadline)?;
         Ok(session)
     }
 
-    fn new(role: Role, id: Id, name: String, options: &Options) -> Self {
+    fn new(role: Role, id: Id, name: String, peer: SocketAddr, options: &Options) -> Self {
         Self {
             role,
             id,
             name,
+            peer,
             keep: options.keep,
             link: None,
             limit: options.limit,
@@ -148,6 +154,12 @@ impl Session {
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// The other end of the newest connection, whether or not that has been cut.
+    #[must_use]
+    pub fn peer(&self) -> SocketAddr {
+        self.peer
     }
 
     /// Whether there is a connection at the moment, as far as this end knows.

@@ -66,6 +66,8 @@ fn a_session_carries_payloads_both_ways_and_keeps_nothing() {
     let proxy = Proxy::start(listener.address(), all);
     let (mut a, mut b) = through(&proxy, &listener, &options());
     assert_eq!((a.name(), b.name()), ("test", "test"));
+    assert_eq!(a.peer(), proxy.address);
+    assert!(b.peer().ip().is_loopback() && b.peer().port() != listener.address().port());
     for (round, len) in [0, 1, 70_000, 3 << 20].into_iter().enumerate() {
         let bytes = pattern(len, round as u64);
         let sent = send(&mut a, &bytes, soon()).expect("sent");

@@ -154,6 +154,7 @@ impl Session {
             mailbox.uses(Some(&link));
         }
         self.limit = link.limit();
+        self.peer = link.wire().peer();
         self.link = Some(link);
         self.is_known = true;
         self.first_on_link = received;

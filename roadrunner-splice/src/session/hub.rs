@@ -143,7 +143,8 @@ impl SessionListener {
                     doorman: self.doorman.clone(),
                     mailbox,
                 };
-                let mut session = Session::new(role, id, link.name().to_owned(), &hub.options);
+                let (name, peer) = (link.name().to_owned(), link.wire().peer());
+                let mut session = Session::new(role, id, name, peer, &hub.options);
                 match session.adopt(link, received, deadline) {
                     Err(error @ TransferError::Protocol(_)) => return Err(error),
                     // If it has not heard the answer it comes again.
