@@ -47,6 +47,8 @@ const MEASURED: &str = "net-measured";
 #[cfg(feature = "peers")]
 const TLS: &str = "net-tls";
 const HTTP: &str = "http";
+#[cfg(feature = "peers")]
+const GRPC: &str = "grpc";
 
 pub(crate) fn run(bench: &mut Bench) -> Result<()> {
     rounds::run(bench)?;

@@ -125,6 +125,7 @@ pub(super) fn candidate<'a>(
     let transport = match way.split('-').next() {
         Some("net") => "splice",
         Some("http") => "hyper",
+        Some("grpc") => "tonic",
         _ => "tcp",
     };
     Candidate::new(way, transport, move || {

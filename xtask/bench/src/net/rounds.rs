@@ -3,7 +3,7 @@
 use super::pairs::{candidate, payloads, Pair, What, LOOPBACK};
 use super::{AUTO, CHECKED, HTTP, LARGE, MEASURED, SPLICE, STREAMS, TCP, ZERO_COPY};
 #[cfg(feature = "peers")]
-use super::{TLS, URING};
+use super::{GRPC, TLS, URING};
 use crate::bench::{Bench, Experiment};
 use crate::measure::Measured;
 use crate::results::{time, Ratio};
@@ -33,10 +33,10 @@ pub(super) fn run(bench: &mut Bench) -> Result<()> {
         if size == LARGE {
             ways.extend([SPLICE, ZERO_COPY, MEASURED, CHECKED, STREAMS]);
             #[cfg(feature = "peers")]
-            ways.extend([HTTP, TLS, URING]);
+            ways.extend([HTTP, GRPC, TLS, URING]);
             #[cfg(not(feature = "peers"))]
             bench.skip(
-                "hyper, TLS and io_uring",
+                "hyper, gRPC, TLS and io_uring",
                 "this program was built without its feature peers",
             );
         }
@@ -106,10 +106,12 @@ fn large(bench: &mut Bench, measured: &Measured) -> Result<()> {
         );
     }
     #[cfg(feature = "peers")]
-    bench.ratio(Ratio::to_know(
-        "net.tls_cost.100MB",
-        measured.paired(TLS, AUTO)?,
-    ));
+    for (name, ratio) in [
+        ("net.over_grpc.100MB", measured.paired(GRPC, AUTO)?),
+        ("net.tls_cost.100MB", measured.paired(TLS, AUTO)?),
+    ] {
+        bench.ratio(Ratio::to_know(name, ratio));
+    }
     Ok(())
 }
 

@@ -1,6 +1,8 @@
 //! The ways of a payload from one process's linear memory into another's over TCP.
 
 #[cfg(feature = "peers")]
+mod grpc;
+#[cfg(feature = "peers")]
 mod http;
 pub(super) mod ours;
 pub(super) mod tcp;
@@ -24,6 +26,8 @@ pub(crate) fn listen(task: &Task) -> Result<Listens> {
     match task.way.as_str() {
         #[cfg(feature = "peers")]
         super::HTTP => http::listen(task),
+        #[cfg(feature = "peers")]
+        super::GRPC => grpc::listen(task),
         TCP => tcp::listen(task),
         _ => ours::listen(task),
     }
@@ -33,6 +37,8 @@ pub(crate) fn connect(task: &Task) -> Result<Box<dyn Sends>> {
     match task.way.as_str() {
         #[cfg(feature = "peers")]
         super::HTTP => http::connect(task),
+        #[cfg(feature = "peers")]
+        super::GRPC => grpc::connect(task),
         TCP => tcp::connect(task),
         _ => ours::connect(task),
     }
