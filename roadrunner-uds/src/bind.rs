@@ -1,13 +1,14 @@
 //! Addresses taken, and given back.
 
 use crate::address::Address;
+use crate::socket::hang_up;
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use nix::sys::socket::{bind, connect, listen, socket, AddressFamily, Backlog, SockFlag, SockType};
 use nix::sys::stat::{fchmod, Mode};
 use roadrunner_core::Deadline;
 use std::fs::{self, File};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -93,8 +94,13 @@ fn remove_if_stale(path: &Path, address: &Address) -> io::Result<()> {
     match try_connect(address) {
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path),
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Err(error),
-        // Connected, or its queue is full: somebody listens.
-        _ => Err(io::ErrorKind::AddrInUse.into()),
+        // Somebody listens, and may have sent something already.
+        Ok(socket) => {
+            hang_up(socket.as_fd());
+            Err(io::ErrorKind::AddrInUse.into())
+        }
+        // Its queue is full.
+        Err(_) => Err(io::ErrorKind::AddrInUse.into()),
     }
 }
 

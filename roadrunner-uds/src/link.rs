@@ -345,7 +345,8 @@ pub fn connect(
     Link::connect(wire, name, options.limit_bytes(), deadline)
 }
 
-/// The two ends of a link within this process (socketpair(2)): for tests, and for handing one end to a child.
+/// The two ends of a link within this process (socketpair(2)). For handing one end to a child there is
+/// [`UnixWire::new`], on both sides.
 ///
 /// # Errors
 /// As [`UnixWire::new`]; [`Protocol`](TransferError::Protocol) if the name is longer than 255 bytes.

@@ -4,9 +4,10 @@ use crate::address::Address;
 use crate::bind::{bind_and_listen, bind_file, SocketFile};
 use crate::link::{at, Link};
 use crate::options::Options;
-use crate::socket::wait;
+use crate::socket::{hang_up, wait};
 use crate::wire::{Peer, UnixWire};
 use nix::poll::{PollFd, PollFlags};
+use nix::sys::socket::{shutdown, Shutdown};
 use roadrunner_core::stream::Opening;
 use roadrunner_core::{Deadline, TransferError};
 use roadrunner_mem::{Accept, Caller, Lobby};
@@ -24,11 +25,15 @@ const MOST_WAITING: usize = 64;
 pub struct Listener {
     // Removed before the socket closes: nobody may take a file for stale and replace it while it is being removed.
     _file: Option<SocketFile>,
-    socket: UnixListener,
+    door: Door,
     address: Address,
     options: Options,
     lobby: Lobby<Greeting>,
 }
+
+/// The socket that peers connect to.
+#[derive(Debug)]
+struct Door(UnixListener);
 
 /// A peer that has connected and not said hello yet.
 #[derive(Debug)]
@@ -85,11 +90,11 @@ impl Listener {
             };
             at(&address, "listen", error)
         })?;
-        let socket = UnixListener::from(socket);
-        let lobby = Lobby::new(&socket, MOST_WAITING, options.handshake_timeout())?;
+        let door = Door(UnixListener::from(socket));
+        let lobby = Lobby::new(&door.0, MOST_WAITING, options.handshake_timeout())?;
         Ok(Self {
             _file: file,
-            socket,
+            door,
             address,
             options,
             lobby,
@@ -133,15 +138,31 @@ impl Listener {
     /// As [`accept`](Self::accept), and never [`Timeout`](TransferError::Timeout).
     pub fn try_accept(&mut self) -> Result<Option<Link>, TransferError> {
         let Self {
-            socket,
+            door,
             address,
             options,
             lobby,
             ..
         } = self;
-        let link = lobby.try_next(|| take_in(socket, address, options))?;
+        let link = lobby.try_next(|| take_in(&door.0, address, options))?;
         // The lobby waits for it no more.
         Ok(link.inspect(Link::unwatch))
+    }
+}
+
+impl Drop for Door {
+    /// Nobody comes any more, and those who have come and nobody has let in leave as the others do.
+    fn drop(&mut self) {
+        if shutdown(self.0.as_raw_fd(), Shutdown::Read).is_err() {
+            return;
+        }
+        loop {
+            match self.0.accept() {
+                Ok((stream, _)) => hang_up(stream.as_fd()),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => return,
+            }
+        }
     }
 }
 

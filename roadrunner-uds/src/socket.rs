@@ -8,12 +8,13 @@ mod sending;
 use crate::ring::{Ring, State};
 use crate::sys::{self, Foreign, Passed};
 use nix::poll::{ppoll, PollFd, PollFlags};
+use nix::sys::socket::{shutdown, Shutdown};
 use nix::sys::time::TimeSpec;
 use roadrunner_core::frame::FrameError;
 use roadrunner_core::stream::Wire;
 use roadrunner_core::{Deadline, Span};
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -100,6 +101,10 @@ impl Socket {
             visited: None,
             crumbs: 0,
         }
+    }
+
+    pub(crate) fn stream(&self) -> &UnixStream {
+        &self.stream
     }
 
     /// From now on there is a ring.
@@ -256,6 +261,25 @@ impl Drop for Socket {
         // So that the peer tries the socket, and hears that nobody is there.
         if let Some(ring) = &self.ring {
             ring.be(State::Away);
+        }
+        hang_up(self.stream.as_fd());
+    }
+}
+
+/// Before a connection is closed: takes in what nobody has read, so that descriptors in it come as ones that do not linger.
+/// What is still there the kernel closes with the socket, in this thread. It ends, because nothing can be sent any more; to
+/// the peer that looks as if all had been read.
+pub(crate) fn hang_up(socket: BorrowedFd<'_>) {
+    let mut waste = [0; 4 << 10];
+    if shutdown(socket.as_raw_fd(), Shutdown::Read).is_err() {
+        return;
+    }
+    loop {
+        let mut passed = Passed::default();
+        match sys::recv(socket, Span::from_slice(&mut waste), &mut passed) {
+            Ok(1..) => {}
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Ok(0) | Err(_) => return,
         }
     }
 }

@@ -46,7 +46,10 @@ pub(crate) struct Passed {
 }
 
 /// A descriptor that the peer passed, this process's own by now. To close a socket with `SO_LINGER` (socket(7)) takes as long as
-/// whoever set that likes, which may be the peer: none lingers here.
+/// whoever set that likes, which may be the peer: none lingers here. A peer that has kept another descriptor of the socket can set
+/// that again between the two calls that it takes to unset it and to close, and would have to close its own in the same moment:
+/// there is no call that closes without lingering. Nor is there a remedy for those that the kernel closes within recvmsg(2)
+/// because this process has as many descriptors as it may.
 #[derive(Debug)]
 pub(crate) struct Foreign(Option<OwnedFd>);
 

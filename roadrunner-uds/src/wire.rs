@@ -23,7 +23,7 @@ pub struct Peer {
 }
 
 impl Peer {
-    fn of(socket: &UnixStream) -> io::Result<Self> {
+    fn of(socket: &Socket) -> io::Result<Self> {
         let credentials = getsockopt(socket, sockopt::PeerCredentials)?;
         Ok(Self {
             pid: u32::try_from(credentials.pid()).unwrap_or(0),
@@ -102,7 +102,8 @@ const RECEIVES_SLOTS: u64 = 4;
 
 impl UnixWire {
     /// Takes over a connected socket, for example one of a pair that was passed to a child. The peer's uid is checked
-    /// before a byte is read; the socket becomes non-blocking.
+    /// before a byte is looked at; the socket becomes non-blocking. When the wire is dropped nothing more can be sent to the
+    /// socket, even if another process has it as well.
     ///
     /// [`Link::connect`](crate::Link::connect) or [`Link::accept`](crate::Link::accept) makes a link of it.
     ///
@@ -110,8 +111,9 @@ impl UnixWire {
     /// [`Refused`](TransferError::Refused) if the peer runs as another user than `options` allow,
     /// [`Io`](TransferError::Io) if the socket cannot be set up.
     pub fn new(socket: UnixStream, options: &Options) -> Result<Self, TransferError> {
+        let socket = Socket::new(socket, options.spin_time());
         let set_up = || -> io::Result<Peer> {
-            socket.set_nonblocking(true)?;
+            socket.stream().set_nonblocking(true)?;
             let bytes = options.buffer_bytes();
             setsockopt(&socket, sockopt::SndBuf, &bytes)?;
             setsockopt(&socket, sockopt::RcvBuf, &bytes)?;
@@ -128,7 +130,7 @@ impl UnixWire {
             )));
         }
         Ok(Self {
-            socket: Socket::new(socket, options.spin_time()),
+            socket,
             peer,
             pump: options.pump(),
             segments: Segments::new(options.limit_bytes(), options.audience_or_new()),

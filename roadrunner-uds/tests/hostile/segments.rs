@@ -11,11 +11,13 @@ use roadrunner_core::frame::{Header, Kind};
 use roadrunner_core::testing::{data_frame, pattern, skipped, soon, CountingSink};
 use roadrunner_core::{Deadline, Method, Transfer, TransferError};
 use roadrunner_mem::{PageBuffer, Segment, Slots};
+use roadrunner_uds::{Address, Listener, Options};
 use std::fs::File;
 use std::io::Write;
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::os::unix::net::UnixStream;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixStream};
 use std::time::Instant;
 
 /// A frame about a segment, as far as its bytes go.
@@ -448,6 +450,29 @@ fn sockets_that_linger() {
         drop(three);
         let refused = link.recv(&mut CountingSink::default(), soon());
         refused.expect_err("it is no segment");
+        // Some that nobody has read.
+        let (link, stream) = by_hand();
+        let (four, _four) = full();
+        pass(&stream, &bytes, &[four.as_raw_fd()]);
+        pass(&stream, &bytes, &[listening, four.as_raw_fd()]);
+        drop(four);
+        drop((link, stream));
+    }
+    // Of strangers who are let in no further, or who are not even at the door yet.
+    for is_in in [true, false] {
+        let name = format!("roadrunner-hostile-{}-{is_in}", std::process::id());
+        let address = Address::abstract_name(name.clone()).expect("short");
+        let mut door = Listener::bind(address, Options::default()).expect("bound");
+        let address = SocketAddr::from_abstract_name(name).expect("short");
+        let stream = UnixStream::connect_addr(&address).expect("it listens");
+        let (five, _five) = full();
+        pass(&stream, &[0xFF; 100], &[]);
+        pass(&stream, b"?", &[five.as_raw_fd()]);
+        drop(five);
+        if is_in {
+            door.try_accept().expect_err("it says no hello");
+        }
+        drop((door, stream));
     }
     let waited = began.elapsed();
     assert!(waited.as_secs() < LONG as u64 / 2, "it waited {waited:?}");
