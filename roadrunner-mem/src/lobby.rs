@@ -157,8 +157,7 @@ impl<C: Caller> Lobby<C> {
     fn watch(&mut self, index: usize) -> Result<(), TransferError> {
         let one = &mut self.waiting[index];
         let writes = one.caller.wants_to_write();
-        let changes = writes != std::mem::replace(&mut one.writes, writes);
-        let (true, Some(descriptor)) = (changes, one.caller.descriptor()) else {
+        let (true, Some(descriptor)) = (writes != one.writes, one.caller.descriptor()) else {
             return Ok(());
         };
         // Not for both: what it does not read while it has to write would be told without end.
@@ -169,7 +168,9 @@ impl<C: Caller> Lobby<C> {
         };
         self.epoll
             .modify(descriptor, &mut EpollEvent::new(flags, one.number))
-            .map_err(failed("watch a peer"))
+            .map_err(failed("watch a peer"))?;
+        one.writes = writes;
+        Ok(())
     }
 
     /// Whoever says all at once does not wait.
@@ -270,6 +271,7 @@ fn failed(doing: &'static str) -> impl Fn(nix::errno::Errno) -> TransferError {
 mod tests {
     use super::*;
     use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
+    use std::cell::Cell;
     use std::io::{ErrorKind, Read, Write};
     use std::os::unix::net::UnixStream;
 
@@ -313,6 +315,8 @@ mod tests {
     struct Talker {
         stream: Option<UnixStream>,
         unsaid: Vec<u8>,
+        /// What is told instead of its connection, once that has been told so often.
+        other: Option<(UnixStream, Cell<u32>)>,
     }
 
     impl std::fmt::Display for Talker {
@@ -326,6 +330,13 @@ mod tests {
         type Link = UnixStream;
         fn owner(&self) {}
         fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+            if let Some((other, before)) = &self.other {
+                let left = before.get();
+                before.set(left.wrapping_sub(1));
+                if left == 0 {
+                    return Some(other.as_fd());
+                }
+            }
             self.stream.as_ref().map(AsFd::as_fd)
         }
         fn wants_to_write(&self) -> bool {
@@ -357,6 +368,7 @@ mod tests {
         let mut comes = Some(Talker {
             stream: Some(near),
             unsaid: vec![7; LONG],
+            other: None,
         });
         let mut next = |lobby: &mut Lobby<Talker>| {
             let entered = lobby.try_next(|| {
@@ -385,5 +397,33 @@ mod tests {
             }
         }
         panic!("it said all and has the answer");
+    }
+
+    #[test]
+    fn a_caller_who_could_not_be_watched_for_room_is_when_it_is_tried_again() {
+        let (door, mut knocking) = UnixStream::pair().expect("sockets");
+        let (near, mut far) = UnixStream::pair().expect("sockets");
+        let (unwatched, _other) = UnixStream::pair().expect("sockets");
+        near.set_nonblocking(true).expect("a socket");
+        knocking.write_all(&[0]).expect("room");
+        let mut lobby = Lobby::new(&door, 3, Duration::from_secs(60)).expect("descriptors");
+        let mut comes = Some(Talker {
+            stream: Some(near),
+            unsaid: vec![7; 1 << 20],
+            // When it comes in it is told the first time.
+            other: Some((unwatched, Cell::new(1))),
+        });
+        let mut next = |lobby: &mut Lobby<Talker>| {
+            lobby.try_next(|| {
+                (&door).read_exact(&mut [0]).expect("somebody knocked");
+                Ok(comes.take())
+            })
+        };
+        next(&mut lobby).expect_err("epoll does not know that one");
+        far.write_all(&[1]).expect("room");
+        assert!(next(&mut lobby).expect("nothing is wrong").is_none());
+        let mut events = [PollFd::new(lobby.as_fd(), PollFlags::POLLIN)];
+        let ready = poll(&mut events, PollTimeout::ZERO).expect("a descriptor");
+        assert_eq!(ready, 0, "it waits for room, and not for what lies there");
     }
 }

@@ -5,7 +5,7 @@ use crate::incomplete::{Awaited, Incomplete};
 use crate::link::{at, check_invited, resolve, Link};
 use crate::options::Options;
 use crate::places::{origin, Places};
-use crate::secret::{challenge, refused, Challenge, Secret, CLAIM_LEN, GONE, TAG_LEN, WRONG};
+use crate::secret::{refused, Challenge, Secret, CLAIM_LEN, GONE, WRONG};
 use crate::socket::wait;
 use crate::tls::{Acceptor, Tls};
 use crate::wire::TcpWire;
@@ -80,47 +80,63 @@ struct Proof {
     challenge: Challenge,
     claim: [u8; CLAIM_LEN],
     got: u64,
-    /// Ours, once its is right, and how much of it is sent.
-    answer: Option<[u8; TAG_LEN]>,
+    /// What this side has to say: that its is awaited, and, once it is right, our own. And how much of that is sent.
+    words: Vec<u8>,
     sent: u64,
+    is_right: bool,
 }
 
 impl Proof {
-    fn new(mut wire: TcpWire, secret: Secret) -> Result<Self, TransferError> {
-        // The buffer of a new connection has room for it.
-        let challenge = challenge(&mut wire, Deadline::now())?;
+    fn new(wire: TcpWire, secret: Secret) -> Result<Self, TransferError> {
+        let challenge = Challenge::new(&wire)?;
         Ok(Self {
             wire,
             secret,
+            words: challenge.greeting().to_vec(),
             challenge,
             claim: [0; CLAIM_LEN],
             got: 0,
-            answer: None,
             sent: 0,
+            is_right: false,
         })
+    }
+
+    fn is_all_said(&self) -> bool {
+        self.sent >= self.words.len() as u64
     }
 
     /// Goes on as far as that is possible without waiting.
     fn try_prove(&mut self) -> Result<(), TransferError> {
-        let now = Deadline::now();
-        let answer = match self.answer {
-            Some(answer) => answer,
-            None => {
-                let claim = Span::from_slice(&mut self.claim);
-                let read = read_all(&mut self.wire, claim, 0, &mut self.got, now);
-                // Less than the length of a claim.
-                let start = &self.claim[..self.got as usize];
-                let refused = |why| refused(&self.wire, why);
-                self.challenge.check_start(start).map_err(refused)?;
-                read.map_err(|error| match error {
-                    TransferError::Truncated { .. } => refused(GONE),
-                    other => other,
-                })?;
-                let answer = self.challenge.answer(&self.secret, &self.claim)?;
-                *self.answer.insert(answer.ok_or_else(|| refused(WRONG))?)
-            }
-        };
-        write_all(&mut self.wire, &answer, Span::empty(), &mut self.sent, now)
+        self.say()?;
+        if self.is_right {
+            return Ok(());
+        }
+        let claim = Span::from_slice(&mut self.claim);
+        let read = read_all(&mut self.wire, claim, 0, &mut self.got, Deadline::now());
+        // Less than the length of a claim.
+        let start = &self.claim[..self.got as usize];
+        let refused = |why| refused(&self.wire, why);
+        self.challenge.check_start(start).map_err(refused)?;
+        read.map_err(|error| match error {
+            TransferError::Truncated { .. } => refused(GONE),
+            other => other,
+        })?;
+        let answer = self.challenge.answer(&self.secret, &self.claim)?;
+        self.words = answer.ok_or_else(|| refused(WRONG))?.to_vec();
+        self.sent = 0;
+        self.is_right = true;
+        self.say()
+    }
+
+    fn say(&mut self) -> Result<(), TransferError> {
+        let (words, nothing) = (&self.words, Span::empty());
+        write_all(
+            &mut self.wire,
+            words,
+            nothing,
+            &mut self.sent,
+            Deadline::now(),
+        )
     }
 }
 
@@ -136,9 +152,15 @@ impl Caller for Stranger {
         self.stage.wire().map(AsFd::as_fd)
     }
 
-    /// By TLS this side may say more than there is room for; without it, it says too little for that.
+    /// By TLS this side may say more than there is room for; without it, it says too little for that, unless the system is
+    /// out of memory for sockets.
     fn wants_to_write(&self) -> bool {
-        self.stage.wire().is_some_and(TcpWire::wants_to_write)
+        let has_more_to_say = match &self.stage {
+            Stage::Connected(_) | Stage::Over => false,
+            Stage::Proving(proof) => !proof.is_all_said(),
+            Stage::Opening(opening) => opening.wants().write,
+        };
+        has_more_to_say || self.stage.wire().is_some_and(TcpWire::wants_to_write)
     }
 
     fn try_enter(&mut self) -> Result<Link, TransferError> {

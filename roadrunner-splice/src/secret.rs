@@ -176,25 +176,26 @@ struct Nonces {
     tunnel: Option<Nonce>,
 }
 
-/// What the accepting side said to a peer whose answer is awaited.
+/// What the accepting side says to a peer whose answer is awaited.
 #[derive(Debug)]
 pub(crate) struct Challenge {
     nonce: Nonce,
     tunnel: Option<Nonce>,
 }
 
-/// Sends the accepting side's nonce.
-pub(crate) fn challenge(
-    wire: &mut TcpWire,
-    deadline: Deadline,
-) -> Result<Challenge, TransferError> {
-    Ok(Challenge {
-        nonce: greet(wire, deadline)?,
-        tunnel: wire.binding(),
-    })
-}
-
 impl Challenge {
+    pub(crate) fn new(wire: &TcpWire) -> Result<Self, TransferError> {
+        Ok(Self {
+            nonce: fresh_nonce()?,
+            tunnel: wire.binding(),
+        })
+    }
+
+    /// What the accepting side says first.
+    pub(crate) fn greeting(&self) -> [u8; GREETING_LEN] {
+        greeting(&self.nonce)
+    }
+
     /// Checks as much of the connecting side's claim as there is.
     pub(crate) fn check_start(&self, claim: &[u8]) -> Result<(), &'static str> {
         let len = claim.len().min(MAGIC.len());
@@ -234,8 +235,10 @@ pub(crate) fn check_accepting(
     secret: &Secret,
     deadline: Deadline,
 ) -> Result<(), TransferError> {
+    let connecting = fresh_nonce()?;
+    write(wire, &greeting(&connecting), deadline)?;
     let nonces = Nonces {
-        connecting: greet(wire, deadline)?,
+        connecting,
         accepting: read_greeting(wire, deadline)?,
         tunnel: wire.binding(),
     };
@@ -252,17 +255,20 @@ pub(crate) fn refused(wire: &TcpWire, why: &str) -> TransferError {
     TransferError::Refused(format!("the peer {} {why}", wire.peer()))
 }
 
-fn greet(wire: &mut TcpWire, deadline: Deadline) -> Result<Nonce, TransferError> {
+fn fresh_nonce() -> Result<Nonce, TransferError> {
     let mut nonce = Nonce::default();
     getrandom::fill(&mut nonce).map_err(|error| TransferError::Io {
         doing: "get random bytes",
         source: std::io::Error::other(error.to_string()),
     })?;
+    Ok(nonce)
+}
+
+fn greeting(nonce: &Nonce) -> [u8; GREETING_LEN] {
     let mut greeting = [0; GREETING_LEN];
     greeting[..MAGIC.len()].copy_from_slice(&MAGIC);
-    greeting[MAGIC.len()..].copy_from_slice(&nonce);
-    write(wire, &greeting, deadline)?;
-    Ok(nonce)
+    greeting[MAGIC.len()..].copy_from_slice(nonce);
+    greeting
 }
 
 fn read_greeting(wire: &mut TcpWire, deadline: Deadline) -> Result<Nonce, TransferError> {

@@ -54,6 +54,10 @@ impl Caller for Greeting {
         self.opening.wire().map(AsFd::as_fd)
     }
 
+    fn wants_to_write(&self) -> bool {
+        self.opening.wants().write
+    }
+
     fn try_enter(&mut self) -> Result<Link, TransferError> {
         self.opening.open(Deadline::now()).map(Link::of)
     }

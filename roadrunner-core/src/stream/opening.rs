@@ -1,7 +1,7 @@
 //! The hellos of both sides, before there is a link.
 
 use super::wire::{read_all, write_all, Wire};
-use super::StreamLink;
+use super::{StreamLink, Wants};
 use crate::deadline::Deadline;
 use crate::error::TransferError;
 use crate::frame::{Header, Hello, HEADER_LEN};
@@ -58,6 +58,16 @@ impl<W: Wire> Opening<W> {
     #[must_use]
     pub fn wire(&self) -> Option<&W> {
         self.wire.as_ref()
+    }
+
+    /// What to wait for before it is tried again to go on without waiting.
+    #[must_use]
+    pub fn wants(&self) -> Wants {
+        let write = self.sent < self.ours.len() as u64;
+        Wants {
+            read: !write,
+            write,
+        }
     }
 
     /// Goes on until there is a link, or the deadline passes: then it may be called again.

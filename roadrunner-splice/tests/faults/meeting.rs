@@ -1,7 +1,6 @@
 //! Until a link is open: the proof of the secret and hellos, and before them the hands that TLS shakes.
 
 use crate::common::secret;
-use nix::errno::Errno;
 use roadrunner_faults::{is_long, Call, Meeting};
 use roadrunner_splice::{connect, Link, Listener, Options};
 use std::sync::Mutex;
@@ -9,15 +8,9 @@ use std::sync::Mutex;
 /// A listener, and where it is.
 type Place = (Mutex<Listener>, String);
 
-fn meeting(
-    name: &str,
-    options: &Options,
-    spared: &[(Call, Errno)],
-    test: impl Fn(&Meeting<'_, Place, Link>),
-) {
+fn meeting(name: &str, options: &Options, test: impl Fn(&Meeting<'_, Place, Link>)) {
     test(&Meeting {
         name,
-        spared,
         listen: &|| {
             let listener = Listener::bind("127.0.0.1:0", options.clone()).expect("a free port");
             let address = listener.address().to_string();
@@ -41,9 +34,7 @@ fn meeting(
 
 fn plainly(test: impl Fn(&Meeting<'_, Place, Link>)) {
     let options = Options::default().secret(secret());
-    // A new connection has room for the little that is said; a listener does not wait for any.
-    let spared = [(Call::Sendmsg, Errno::EAGAIN)];
-    meeting("tcp, until it is open", &options, &spared, test);
+    meeting("tcp, until it is open", &options, test);
 }
 
 #[test]
@@ -69,7 +60,7 @@ mod within_tls {
     use roadrunner_splice::Link;
 
     fn within_tls(test: impl Fn(&Meeting<'_, Place, Link>)) {
-        meeting("tls, until it is open", &encrypted(), &[], test);
+        meeting("tls, until it is open", &encrypted(), test);
     }
 
     #[test]

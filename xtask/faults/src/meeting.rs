@@ -26,8 +26,6 @@ pub struct Meeting<'a, P, L> {
     pub accept: Open<'a, P, L>,
     /// Calls that are made for it while nothing fails, at least: one that is missing gets past this crate.
     pub calls: &'a [Call],
-    /// Faults that are not made one by one.
-    pub spared: &'a [(Call, Errno)],
 }
 
 const ENDS: [&str; 2] = ["side that connects", "side that accepts"];
@@ -52,7 +50,7 @@ impl<P: Sync, L: Transfer> Meeting<'_, P, L> {
         for (end, calm) in dry.iter().enumerate() {
             for (call, count) in calm.all_seen() {
                 for nth in 0..count.min(MOST_OF_A_KIND) {
-                    for fault in faults(call).filter(|fault| self.plays(call, *fault)) {
+                    for fault in faults(call).filter(|fault| plays(call, *fault)) {
                         bench.one(end, call, nth, fault);
                     }
                 }
@@ -90,11 +88,6 @@ impl<P: Sync, L: Transfer> Meeting<'_, P, L> {
         for seed in first..first.saturating_add(rounds()) {
             bench.lot(seed, &dry);
         }
-    }
-
-    fn plays(&self, call: Call, fault: Fault) -> bool {
-        let is = |one: &(Call, Errno)| call == one.0 && fault == Fault::Errno(one.1);
-        !self.spared.iter().any(is) && !is(&(Call::Connect, Errno::EINTR))
     }
 
     fn run(&self, place: &P, plans: &Plans) -> Result<[Errors; 2], Wrong> {
@@ -174,6 +167,10 @@ fn hear<L: Transfer>(link: &mut L, words: &[u8]) -> Result<(), TransferError> {
 
 /// A connection that a signal interrupts is made all the same (connect(2)), and not by this crate.
 const SPARED: &[Call] = &[Call::Connect];
+
+fn plays(call: Call, fault: Fault) -> bool {
+    (call, fault) != (Call::Connect, Fault::Errno(Errno::EINTR))
+}
 
 /// A meeting that is repeated, and what the process held when it began.
 struct Bench<'m, 'a, P, L> {
