@@ -5,15 +5,11 @@
 //! The program starts itself as the sender, which fills and gives away the payload twenty times, and prints the best and
 //! the median time of a round from one delivery to the next, filling included, and the time that the sender is in `send`.
 
-#[allow(unsafe_code, dead_code, unreachable_pub)]
-#[path = "../tests/common/pages.rs"]
-mod pages;
-
 use nix::sys::socket::{setsockopt, sockopt};
-use pages::PageMemory;
 use roadrunner_core::{
     Deadline, HostMemory, LinearMemory, Payload, Region, Sink, Span, Transfer, TransferError,
 };
+use roadrunner_mem::PageBuffer;
 use roadrunner_splice::{connect, Link, Listener, Options, Preference, Server, Service};
 use std::error::Error;
 use std::io::{Read, Write};
@@ -137,7 +133,7 @@ fn payloads(megabytes: &str, ways: &[&str]) -> Outcome {
 }
 
 fn send(len: u64, way: &str, address: &str) -> Outcome {
-    let mut memory = PageMemory::new(len);
+    let mut memory = PageBuffer::new(len as usize).expect("memory");
     let region = Region::new(0, len);
     let mut sending = Duration::ZERO;
     if way == "tcp" {

@@ -1,8 +1,11 @@
 //! The contract, rule by rule, over TCP connections on loopback.
 
+#[path = "common/by_hand.rs"]
+mod by_hand;
 mod common;
 
-use common::{both, by_hand, page_memory, raw, secret};
+use by_hand::{by_hand, raw};
+use common::{both, page_memory, secret};
 use roadrunner_core::stream::INLINE_LIMIT;
 use roadrunner_core::testing::{
     soon, ByHand, Case, Expected, Fixture, InFlight, Missing, Stranger,
@@ -21,7 +24,7 @@ conformance!(zero_copy_send, Tcp::by(Method::ZeroCopySend));
 conformance!(tls, Tcp::within_tls());
 #[cfg(not(feature = "tls"))]
 conformance!(tls, skipped: "built without the feature `tls`");
-// Where there is no io_uring this is the same once more; tests/zerocopy.rs says so.
+// Where there is no io_uring this is the same once more; tests/links/zerocopy.rs says so.
 conformance!(zero_copy_send_by_io_uring, Tcp::by_io_uring());
 // Of three connections, over which go payloads of 1 MiB and more.
 conformance!(streams, Tcp::in_streams());
@@ -164,7 +167,7 @@ impl Fixture for Tcp {
         #[cfg(feature = "tls")]
         if self.encrypted {
             let options = self.options().limit(limit);
-            let (link, stream) = common::certificates::by_hand_within_tls(&options);
+            let (link, stream) = by_hand::within_tls::by_hand_within_tls(&options);
             return Ok((link, Box::new(stream)));
         }
         let (link, stream) = by_hand(&self.options().limit(limit));

@@ -1,11 +1,8 @@
 //! Two processes, one of which dies. The only test of this file, because it counts the process's descriptors.
 
-mod common;
-
-use common::PageMemory;
-
 use roadrunner_core::testing::{fill, pattern, receive, send, soon, CountingSink};
 use roadrunner_core::{LinearMemory, Method, Payload, Region, Sink, Transfer, TransferError};
+use roadrunner_mem::PageBuffer;
 use roadrunner_splice::{connect, Link, Listener, Options, Preference};
 use std::process::{Child, Command, Stdio};
 use std::{env, fs};
@@ -55,7 +52,7 @@ impl Sink for Mortal {
     fn release(&mut self, _region: Region) {}
 }
 
-fn splice(link: &mut Link, memory: &mut PageMemory) -> Result<Method, TransferError> {
+fn splice(link: &mut Link, memory: &mut PageBuffer) -> Result<Method, TransferError> {
     fill(memory, 0, &pattern(LEN, 2));
     let payload = Payload::given(memory, Region::new(0, LEN))?;
     link.send(payload, soon()).map(|receipt| receipt.method())
@@ -100,7 +97,7 @@ fn a_killed_process_leaves_nothing_behind() {
     for _ in 0..3 {
         let mut receiver = child(&address, RECEIVER);
         let mut link = listener.accept(soon()).expect("the child connects");
-        let mut memory = PageMemory::new(LEN);
+        let mut memory = PageBuffer::new(LEN as usize).expect("memory");
         let method = splice(&mut link, &mut memory).expect("the first one, whole");
         assert_eq!(method, Method::Splice);
         // Later ones, because the sockets may hold the whole of the one that it dies in.

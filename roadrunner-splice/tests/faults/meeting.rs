@@ -55,12 +55,14 @@ fn calls_fail_at_random_until_a_link_is_open() {
 #[cfg(feature = "tls")]
 mod within_tls {
     use super::{meeting, Place};
-    use crate::common::certificates::encrypted;
+    use crate::common::certificates::tls;
+    use crate::common::secret;
     use roadrunner_faults::{is_long, Meeting};
-    use roadrunner_splice::Link;
+    use roadrunner_splice::{Link, Options};
 
     fn within_tls(test: impl Fn(&Meeting<'_, Place, Link>)) {
-        meeting("tls, until it is open", &encrypted(), test);
+        let options = Options::default().secret(secret()).tls(tls());
+        meeting("tls, until it is open", &options, test);
     }
 
     #[test]

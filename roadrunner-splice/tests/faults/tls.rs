@@ -1,12 +1,12 @@
 //! The same within TLS, where a payload is not out before its last record is.
 
 use crate::common::both;
-use crate::common::certificates::encrypted;
+use crate::common::certificates::tls;
 use roadrunner_faults::{is_long, Hop};
-use roadrunner_splice::Link;
+use roadrunner_splice::{Link, Options};
 
 fn within_tls() -> (Link, Link) {
-    both(&encrypted())
+    both(&Options::default().tls(tls()))
 }
 
 const INLINE: Hop<'static, Link> = Hop {

@@ -1,8 +1,8 @@
 //! Listeners, addresses, secrets, and who may come in.
 
-mod common;
-
-use common::{both, by_hand, data_header, open, raw, secret, turned_away, PageMemory};
+use crate::by_hand::{by_hand, raw};
+use crate::common::{both, open, pages, secret};
+use crate::{data_header, turned_away};
 use nix::sys::socket::{getsockopt, sockopt};
 use roadrunner_core::testing::{data_frame, receive, say_hello, send, soon};
 use roadrunner_core::{Deadline, HostMemory, Payload, Region, Transfer, TransferError};
@@ -428,7 +428,7 @@ fn a_peer_that_does_not_read_is_given_up_when_the_option_says_so() {
         .buffer(64 << 10);
     for prefer in [Preference::Write, Preference::Splice] {
         let (mut link, _stream) = by_hand(&options.clone().prefer(prefer).splice_from(0));
-        let mut memory = PageMemory::new(32 << 20);
+        let mut memory = pages(32 << 20);
         let payload = Payload::given(&mut memory, Region::new(0, 32 << 20)).expect("inside");
         let error = link.send(payload, soon()).expect_err("nobody reads");
         assert!(matches!(error, TransferError::PeerClosed), "{error}");

@@ -1,8 +1,10 @@
 //! Payloads that are carried by reference.
 
-mod common;
-
-use common::{both, by_hand, default_sigpipe, page_memory, PageMemory};
+use crate::alone;
+use crate::by_hand::by_hand;
+use crate::common::{both, page_memory, pages};
+use nix::errno::Errno;
+use nix::sys::signal::{signal, SigHandler, Signal};
 use roadrunner_core::testing::{
     fill, host_memory, pattern, read_header, receive, reuse_with_full_buffers, soon, Conformance,
     LENGTHS,
@@ -10,13 +12,13 @@ use roadrunner_core::testing::{
 use roadrunner_core::{
     Deadline, LinearMemory, Method, Payload, Receipt, Region, Transfer, TransferError,
 };
+use roadrunner_faults::{Call, Fault, Plan};
 use roadrunner_splice::{Link, Options, Preference};
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::os::fd::AsFd;
-use std::process::Command;
+use std::thread;
 use std::time::Duration;
-use std::{env, thread};
 
 const MIB: u64 = 1 << 20;
 
@@ -103,7 +105,7 @@ fn the_source_may_be_overwritten_while_the_socket_refers_to_the_pages() {
 fn a_link_that_measures_says_what_it_chose() {
     let len = 4 * MIB;
     let mut ends = both(&Options::default().prefer(Preference::Measured));
-    let mut pages = PageMemory::new(len);
+    let mut pages = pages(len);
     let mut send = |ends: &mut (Link, Link), len| {
         fill(&mut pages, 0, &pattern(len, 1));
         let (sent, delivered, bytes) = hop(ends, &mut pages, Region::new(0, len));
@@ -133,7 +135,7 @@ fn a_link_that_measures_says_what_it_chose() {
 fn only_given_pages_that_may_be_taken_are_spliced() {
     let whole = Region::new(0, 4 * MIB);
     let mut ends = both(&splicing());
-    let mut pages = PageMemory::new(4 * MIB);
+    let mut pages = pages(4 * MIB);
     fill(&mut pages, 0, &pattern(4 * MIB, 1));
 
     let (sent, delivered, bytes) = hop(&mut ends, &mut pages, whole);
@@ -171,7 +173,7 @@ fn only_given_pages_that_may_be_taken_are_spliced() {
 fn nothing_of_one_memory_comes_to_light_in_another() {
     let mut ends = both(&splicing());
     let region = Region::new(0, 2 * MIB);
-    let (mut one, mut other) = (PageMemory::new(2 * MIB), PageMemory::new(2 * MIB));
+    let (mut one, mut other) = (pages(2 * MIB), pages(2 * MIB));
     fill(&mut one, 0, &vec![0xA1; 2 << 20]);
     fill(&mut other, 0, &vec![0xB2; 2 << 20]);
     hop(&mut ends, &mut one, region);
@@ -183,7 +185,7 @@ fn nothing_of_one_memory_comes_to_light_in_another() {
 #[test]
 fn pages_that_lie_in_several_mappings_arrive_as_well() {
     let mut ends = both(&splicing());
-    let mut memory = PageMemory::new(16 * MIB);
+    let mut memory = pages(16 * MIB);
     for (round, (offset, len)) in [(0, 4), (2, 6), (1, 3), (0, 16), (5, 5), (3, 9)]
         .into_iter()
         .enumerate()
@@ -209,21 +211,22 @@ fn pages_that_lie_in_several_mappings_arrive_as_well() {
 
 #[test]
 fn pages_that_are_not_exchanged_are_spliced_from_a_copy_and_the_receipt_says_so() {
-    const PAGE: u64 = 4096;
-    let mut ends = both(&splicing().splice_from(0));
-    let mut memory = PageMemory::new(2 * MIB);
-    // Leaves many more mappings than moving them one by one is worth.
-    for page in (0..200).step_by(2) {
-        let region = Region::new(page * PAGE, PAGE);
-        fill(&mut memory, region.offset(), &pattern(PAGE, page));
-        let (sent, _, bytes) = hop(&mut ends, &mut memory, region);
-        assert_eq!((sent.method(), sent.copies()), (Method::Splice, 0));
-        assert!(bytes == pattern(PAGE, page));
-    }
+    let (mut a, mut b) = both(&splicing());
+    let mut memory = pages(2 * MIB);
     for round in 0..3 {
         let whole = Region::new(0, 2 * MIB);
         fill(&mut memory, 0, &pattern(2 * MIB, round));
-        let (sent, delivered, bytes) = hop(&mut ends, &mut memory, whole);
+        let (sent, delivered, bytes) = thread::scope(|scope| {
+            let sender = scope.spawn(|| {
+                let refuses = Fault::Errno(Errno::ENOMEM);
+                let plan = Plan::new().from_nth(Call::Remap, 0, refuses);
+                let sent = plan.during(|| give(&mut a, &mut memory, whole));
+                assert!(plan.seen(Call::Remap) > 0, "nobody asked for an exchange");
+                sent.expect("sent")
+            });
+            let (bytes, delivered) = receive(&mut b).expect("received");
+            (sender.join().expect("no panic"), delivered, bytes)
+        });
         assert_eq!((sent.method(), sent.copies()), (Method::Splice, 1));
         assert_eq!(
             (delivered.method(), delivered.copies()),
@@ -242,7 +245,7 @@ fn a_payload_of_which_nothing_was_sent_is_where_it_was() {
         let socket = link.as_fd().try_clone_to_owned().expect("a descriptor");
         let mut socket = TcpStream::from(socket);
         while socket.write(&[0; 4096]).is_ok() {}
-        let mut memory = PageMemory::new(2 * MIB);
+        let mut memory = pages(2 * MIB);
         fill(&mut memory, 0, &pattern(2 * MIB, 5));
         let payload = Payload::given(&mut memory, whole).expect("inside");
         let error = link.send(payload, Deadline::now()).expect_err("full");
@@ -259,7 +262,7 @@ fn a_payload_of_which_nothing_was_sent_is_where_it_was() {
 fn what_was_on_its_way_when_the_deadline_passed_never_changes() {
     let len = 32 * MIB;
     let (mut link, mut stream) = by_hand(&splicing());
-    let mut memory = PageMemory::new(len);
+    let mut memory = pages(len);
     fill(&mut memory, 0, &pattern(len, 6));
     let payload = Payload::given(&mut memory, Region::new(0, len)).expect("inside");
     let error = link
@@ -280,7 +283,7 @@ fn what_was_on_its_way_when_the_deadline_passed_never_changes() {
 #[test]
 fn a_spliced_payload_is_acknowledged_before_the_next_one() {
     let (mut link, mut stream) = by_hand(&splicing());
-    let mut memory = PageMemory::new(MIB);
+    let mut memory = pages(MIB);
     let whole = Region::new(0, MIB);
     thread::scope(|scope| {
         let reader = scope.spawn(|| {
@@ -301,31 +304,28 @@ fn a_spliced_payload_is_acknowledged_before_the_next_one() {
     assert!(link.is_open(), "nothing was sent");
 }
 
+/// Lets SIGPIPE kill this process, as it does a program that is not written in Rust.
+#[allow(unsafe_code)]
+fn let_sigpipe_kill() {
+    // SAFETY: the default action runs no code of this process.
+    unsafe { signal(Signal::SIGPIPE, SigHandler::SigDfl) }.expect("a signal that may be set");
+}
+
 /// Rust programs ignore SIGPIPE; those that load a library may not.
 #[test]
 fn a_peer_that_is_gone_is_an_error_even_where_sigpipe_kills() {
-    const CHILD: &str = "ROADRUNNER_TEST_SIGPIPE";
-    if env::var_os(CHILD).is_some() {
-        default_sigpipe();
+    let name = "splice::a_peer_that_is_gone_is_an_error_even_where_sigpipe_kills";
+    alone(name, || {
+        let_sigpipe_kill();
         for spliced in [true, false] {
             let options = splicing().splice_from(if spliced { 0 } else { u64::MAX });
             let (mut link, stream) = by_hand(&options);
             drop(stream);
-            let mut memory = PageMemory::new(8 * MIB);
+            let mut memory = pages(8 * MIB);
             let error = (0..10)
                 .find_map(|_| give(&mut link, &mut memory, Region::new(0, 8 * MIB)).err())
                 .expect("nobody is there");
             assert!(matches!(error, TransferError::PeerClosed), "{error}");
         }
-        return;
-    }
-    let status = Command::new(env::current_exe().expect("this program"))
-        .args([
-            "--exact",
-            "a_peer_that_is_gone_is_an_error_even_where_sigpipe_kills",
-        ])
-        .env(CHILD, "1")
-        .status()
-        .expect("started");
-    assert!(status.success(), "{status}");
+    });
 }

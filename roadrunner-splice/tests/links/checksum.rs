@@ -1,8 +1,8 @@
 //! Checksums: what they find, when there are any, and that payloads with them keep the contract.
 
-mod common;
-
-use common::{both, open, page_memory, raw, PageMemory, Proxy};
+use crate::by_hand::raw;
+use crate::common::{both, open, page_memory, pages};
+use crate::proxy::Proxy;
 use roadrunner_core::frame::{Checksums, Hello, CHECKSUM_LEN, HEADER_LEN};
 use roadrunner_core::testing::{
     data_frame, fill, host_memory, pattern, read_header, receive, reuse_with_full_buffers, soon,
@@ -107,7 +107,7 @@ fn what_crosses_is_the_checksum_of_the_payload_little_endian() {
             let sender = thread::spawn({
                 let content = content.clone();
                 move || {
-                    let mut memory = PageMemory::new(offset + len + 1);
+                    let mut memory = pages(offset + len + 1);
                     fill(&mut memory, offset, &content);
                     let region = Region::new(offset, len);
                     let payload = if given {
@@ -163,7 +163,7 @@ fn a_changed_bit_anywhere_is_an_error_and_the_destination_is_released() {
                 let sender = scope.spawn(|| {
                     let address = proxy.address.to_string();
                     let mut link = connect(&address, "test", &options, soon()).expect("connected");
-                    let mut memory = PageMemory::new(2 << 20);
+                    let mut memory = pages(2 << 20);
                     fill(&mut memory, offset, &pattern(len as u64, 8));
                     let region = Region::new(offset, len as u64);
                     let payload = Payload::given(&mut memory, region).expect("inside");
@@ -269,7 +269,7 @@ fn checksums_survive_operations_that_stop_half_way() {
         let (mut a, mut b) = both(&options.buffer(4096));
         for (round, len) in [0, 5, 300_000, 1 << 20, 1_777_777].into_iter().enumerate() {
             let content = pattern(len, round as u64);
-            let mut memory = PageMemory::new(len + 9);
+            let mut memory = pages(len + 9);
             fill(&mut memory, 9, &content);
             let mut sink = HostMemory::new();
             let (mut sent, mut received) = (None, None);

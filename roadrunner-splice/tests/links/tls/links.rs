@@ -1,8 +1,9 @@
 //! Payloads on an encrypted link.
 
-use crate::common::certificates::{by_hand_within_tls, encrypted};
-use crate::common::{both, Fate, PageMemory, Proxy};
-use crate::listener;
+use super::{encrypted, listener};
+use crate::by_hand::within_tls::by_hand_within_tls;
+use crate::common::{both, pages};
+use crate::proxy::{Fate, Proxy};
 use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
 use roadrunner_core::testing::{data_frame, fill, pattern, receive, send, soon};
 use roadrunner_core::{HostMemory, Method, Payload, Region, Transfer, TransferError};
@@ -114,7 +115,7 @@ fn what_could_be_spliced_or_sent_without_a_copy_goes_out_encrypted() {
             bytes.len()
         });
         let bytes = pattern(LEN as u64, 1);
-        let mut memory = PageMemory::new(LEN as u64);
+        let mut memory = pages(LEN as u64);
         fill(&mut memory, 0, &bytes);
         let (sent, received) = thread::scope(|scope| {
             let sending = scope.spawn(|| {

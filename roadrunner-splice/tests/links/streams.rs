@@ -1,8 +1,8 @@
 //! One link over several connections.
 
-mod common;
-
-use common::{data_header, open, raw, secret};
+use crate::by_hand::raw;
+use crate::common::{open, secret};
+use crate::data_header;
 use roadrunner_core::frame::{Hello, HEADER_LEN};
 use roadrunner_core::testing::{pattern, read_header, receive, send, soon};
 use roadrunner_core::{Deadline, HostMemory, Method, Transfer, TransferError};

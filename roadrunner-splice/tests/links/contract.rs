@@ -1,8 +1,7 @@
 //! The rules of a transfer, over real TCP connections.
 
-mod common;
-
-use common::{both, by_hand};
+use crate::by_hand::by_hand;
+use crate::common::both;
 use proptest::prelude::*;
 use roadrunner_core::testing::{
     death_at_every_byte, host_memory, hostile_frames, receive, reuse_with_full_buffers, send, soon,

@@ -1,8 +1,7 @@
 //! Sessions: links that outlive their connections. A proxy in between cuts them.
 
-mod common;
-
-use common::{secret, Proxy};
+use crate::common::secret;
+use crate::proxy::Proxy;
 use proptest::prelude::*;
 use roadrunner_core::testing::{fill, pattern, receive, send, soon};
 use roadrunner_core::{Deadline, HostMemory, Method, Payload, Region, Transfer, TransferError};

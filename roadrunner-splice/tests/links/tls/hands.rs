@@ -1,11 +1,11 @@
 //! Whose hands are shaken, and whose are not.
 
-use crate::common::certificates::{
-    answer_tls, being, encrypted, known, self_signed, speak_tls, tls, trusting, with_identity,
-    Authority,
-};
-use crate::common::{open, raw, secret, turned_away};
-use crate::{is_refused, listener};
+use super::{being, encrypted, is_refused, listener};
+use crate::by_hand::raw;
+use crate::by_hand::within_tls::{of_pem, speak_tls};
+use crate::common::certificates::{known, tls, trusting, with_identity, Authority, Identity};
+use crate::common::{open, secret};
+use crate::turned_away;
 use nix::poll::{poll, PollFd, PollFlags};
 use nix::sys::socket::{
     self, setsockopt, socket, sockopt, AddressFamily, SockFlag, SockType, SockaddrIn,
@@ -14,11 +14,36 @@ use rcgen::CustomExtension;
 use roadrunner_core::testing::{data_frame, pattern, receive, say_hello, send, soon};
 use roadrunner_core::{Deadline, TransferError};
 use roadrunner_splice::{connect, Listener, Options, Tls};
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::PrivateKeyDer;
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, AsRawFd};
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
+
+/// Signed by nobody but itself.
+fn self_signed(name: &str) -> Identity {
+    let made = rcgen::generate_simple_self_signed([name.to_owned()]).expect("a name");
+    Identity {
+        certificate: made.cert.pem(),
+        key: made.signing_key.serialize_pem(),
+    }
+}
+
+/// The accepting side by hand.
+fn answer_tls(stream: TcpStream, identity: &Identity) -> StreamOwned<ServerConnection, TcpStream> {
+    let key = PrivateKeyDer::from_pem_slice(identity.key.as_bytes()).expect("a key");
+    let mut config = ServerConfig::builder()
+        .with_no_client_auth()
+        .with_single_cert(vec![of_pem(&identity.certificate)], key)
+        .expect("a certificate and its key");
+    config.alpn_protocols = vec![b"roadrunner/1".to_vec()];
+    let connection = ServerConnection::new(Arc::new(config)).expect("a configuration");
+    StreamOwned::new(connection, stream)
+}
 
 #[test]
 fn a_listener_with_a_certificate_that_is_not_right_is_left_alone() {

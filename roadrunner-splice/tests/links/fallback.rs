@@ -1,8 +1,7 @@
-//! What the system refuses is done otherwise, and said. The only test of this file: it takes all descriptors away.
+//! What the system refuses is done otherwise, and said.
 
-mod common;
-
-use common::{both, PageMemory};
+use crate::alone;
+use crate::common::{both, pages};
 use nix::sys::resource::{getrlimit, setrlimit, Resource};
 use roadrunner_core::testing::{fill, pattern, receive, soon};
 use roadrunner_core::{Method, Payload, Region, Transfer};
@@ -11,9 +10,16 @@ use std::thread;
 
 #[test]
 fn without_a_pipe_the_payload_is_written_and_the_receipt_says_so() {
+    alone(
+        "fallback::without_a_pipe_the_payload_is_written_and_the_receipt_says_so",
+        without_a_pipe,
+    );
+}
+
+fn without_a_pipe() {
     let len = 4 << 20;
     let (mut a, mut b) = both(&Options::default().prefer(Preference::Splice));
-    let mut memory = PageMemory::new(len);
+    let mut memory = pages(len);
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("a limit");
     for (round, (limit, method)) in [(3, Method::Write), (hard, Method::Splice)]
         .into_iter()

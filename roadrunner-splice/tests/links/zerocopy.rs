@@ -1,8 +1,7 @@
 //! Payloads that the network card would take from where they lie.
 
-mod common;
-
-use common::{both, by_hand};
+use crate::by_hand::by_hand;
+use crate::common::both;
 use nix::errno::Errno;
 use nix::poll::{poll, PollFd, PollFlags};
 use roadrunner_core::testing::{

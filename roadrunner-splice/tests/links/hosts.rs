@@ -1,9 +1,8 @@
 //! Links between two hosts: network namespaces with a cable between them, which is shaped, and pulled in mid-payload and put
 //! back.
 
-mod common;
-
-use common::{data_header, page_memory, secret};
+use crate::common::{page_memory, secret};
+use crate::data_header;
 use roadrunner_core::testing::{fill, pattern, receive, send, skipped, soon, LENGTHS};
 use roadrunner_core::{
     Deadline, HostMemory, LinearMemory, Method, Payload, Region, Sink, Transfer, TransferError,

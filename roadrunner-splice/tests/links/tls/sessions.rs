@@ -1,7 +1,7 @@
 //! Sessions whose connections are encrypted.
 
-use crate::common::certificates::encrypted;
-use crate::common::Proxy;
+use super::encrypted;
+use crate::proxy::Proxy;
 use roadrunner_core::testing::{pattern, receive, send, soon};
 use roadrunner_core::{Deadline, HostMemory, LinearMemory, Region, Sink, Transfer, TransferError};
 use roadrunner_splice::{Session, SessionListener};

@@ -7,7 +7,7 @@ use std::sync::{Arc, Weak};
 use std::thread::{self, JoinHandle};
 
 /// What happens to bytes on their way from the side that connected to the side that listens, or back.
-pub trait Fate: Send + Sync + 'static {
+pub(crate) trait Fate: Send + Sync + 'static {
     /// `bytes` come next on connection number `connection`, `at` bytes after its first one. They may be changed; how
     /// many of them pass before the connection is cut, or all.
     fn pass(&self, connection: usize, back: bool, at: usize, bytes: &mut [u8]) -> usize;
@@ -19,14 +19,14 @@ impl<F: Fn(usize, bool, usize, &mut [u8]) -> usize + Send + Sync + 'static> Fate
     }
 }
 
-pub struct Proxy {
-    pub address: SocketAddr,
+pub(crate) struct Proxy {
+    pub(crate) address: SocketAddr,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Proxy {
-    pub fn start(target: SocketAddr, fate: impl Fate) -> Self {
+    pub(crate) fn start(target: SocketAddr, fate: impl Fate) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = listener.local_addr().expect("bound");
         let stop = Arc::new(AtomicBool::new(false));

@@ -1,8 +1,6 @@
 //! Many links of one listener, served by few threads.
 
-mod common;
-
-use common::secret;
+use crate::common::secret;
 use roadrunner_core::{Delivery, Payload, Receipt, Sink, TransferError};
 use roadrunner_mem::testing::{self, Serving};
 use roadrunner_splice::{connect, Link, Listener, Options};
@@ -59,7 +57,7 @@ impl Serving for Tcp {
 #[cfg(feature = "tls")]
 #[test]
 fn a_server_serves_encrypted_links() {
-    use common::certificates::encrypted;
+    use crate::tls::encrypted;
     use roadrunner_core::testing::{pattern, receive, send, soon};
     use roadrunner_mem::testing::{converse, Echo};
     use roadrunner_splice::Server;
