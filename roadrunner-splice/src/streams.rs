@@ -11,7 +11,7 @@ use crate::socket::{revents, wait, Socket};
 use crate::wire::TcpWire;
 use nix::poll::{PollFd, PollFlags};
 use roadrunner_core::frame::{FrameError, HEADER_LEN};
-use roadrunner_core::stream::{read_all, write_all, Start};
+use roadrunner_core::stream::{read_all, write_all, Start, Wants};
 use roadrunner_core::{Deadline, Span, TransferError};
 use std::io;
 use std::net::SocketAddr;
@@ -62,6 +62,10 @@ pub(crate) struct Streams {
     got: u64,
     /// The frame that is being received.
     arriving: Option<Start>,
+    /// Connections, 0 being the first, that the last attempts to send and to receive would have waited for. None if that was
+    /// something that goes over the first one alone.
+    to_send: Vec<usize>,
+    to_receive: Vec<usize>,
 }
 
 /// A connection that is not the first.
@@ -94,6 +98,8 @@ impl Streams {
             sent: 0,
             got: 0,
             arriving: None,
+            to_send: Vec::new(),
+            to_receive: Vec::new(),
         })
     }
 
@@ -230,7 +236,8 @@ impl Streams {
                 return Err(TransferError::Timeout);
             }
             if !round.goes_on {
-                self.wait(socket, &round.waiting, PollFlags::POLLOUT, deadline)?;
+                self.to_send = round.waiting;
+                self.wait(socket, &self.to_send, PollFlags::POLLOUT, deadline)?;
             }
         }
     }
@@ -285,14 +292,15 @@ impl Streams {
                 return Err(TransferError::Timeout);
             }
             if !round.goes_on {
-                self.wait(socket, &round.waiting, PollFlags::POLLIN, deadline)
+                self.to_receive = round.waiting;
+                self.wait(socket, &self.to_receive, PollFlags::POLLIN, deadline)
                     .map_err(whole)?;
             }
         }
     }
 
     /// Waits until one of these connections, 0 being the first, is ready, or the first one is shut down: that is how
-    /// whoever waits in vain is woken.
+    /// whoever waits in vain is woken. He is told so also if he may not wait.
     fn wait(
         &self,
         first: &Socket,
@@ -300,29 +308,65 @@ impl Streams {
         events: PollFlags,
         deadline: Deadline,
     ) -> Result<(), TransferError> {
-        if deadline.has_passed() {
-            return Err(TransferError::Timeout);
-        }
-        let descriptor = |index: usize| match index.checked_sub(1) {
-            None => first.as_fd(),
-            Some(other) => self.others[other].wire.as_fd(),
-        };
-        let mut polled: Vec<_> = which
-            .iter()
-            .map(|index| PollFd::new(descriptor(*index), events))
-            .collect();
-        let first_is_done = !which.contains(&0);
-        if first_is_done {
-            polled.push(PollFd::new(first.as_fd(), PollFlags::empty()));
-        }
+        let has_passed = deadline.has_passed();
+        let mut polled = self.polled(first, |index| match which.contains(&index) {
+            true => events,
+            false => PollFlags::empty(),
+        });
         wait(&mut polled, deadline)
             .map_err(|error| TransferError::from_io("wait for the streams of a link", error))?;
-        match polled.last() {
-            Some(first) if first_is_done && revents(first).contains(PollFlags::POLLHUP) => {
-                Err(TransferError::PeerClosed)
-            }
-            _ => Ok(()),
+        if !which.contains(&0) && revents(&polled[0]).contains(PollFlags::POLLHUP) {
+            return Err(TransferError::PeerClosed);
         }
+        if has_passed {
+            return Err(TransferError::Timeout);
+        }
+        Ok(())
+    }
+
+    /// The first connection, and those others that are to be watched for something.
+    fn polled<'a>(
+        &'a self,
+        first: &'a Socket,
+        events: impl Fn(usize) -> PollFlags,
+    ) -> Vec<PollFd<'a>> {
+        let mut polled = vec![PollFd::new(first.as_fd(), events(0))];
+        for (index, other) in self.others.iter().enumerate() {
+            let events = events(index + 1);
+            if !events.is_empty() {
+                polled.push(PollFd::new(other.wire.as_fd(), events));
+            }
+        }
+        polled
+    }
+
+    /// Waits until what the last attempts to send and to receive waited for is ready, as far as that is wanted.
+    pub(crate) fn wait_for(
+        &self,
+        first: &Socket,
+        wants: Wants,
+        deadline: Deadline,
+    ) -> io::Result<()> {
+        let concerns =
+            |which: &[usize], index| which.contains(&index) || which.is_empty() && index == 0;
+        let mut polled = self.polled(first, |index| {
+            let mut events = PollFlags::empty();
+            let [reads, writes] =
+                [&self.to_receive, &self.to_send].map(|which| concerns(which, index));
+            events.set(PollFlags::POLLIN, wants.read && reads);
+            events.set(PollFlags::POLLOUT, wants.write && writes);
+            events
+        });
+        wait(&mut polled, deadline)
+    }
+
+    /// What is sent, or received, next goes over the first connection alone.
+    pub(crate) fn sends_alone(&mut self) {
+        self.to_send.clear();
+    }
+
+    pub(crate) fn receives_alone(&mut self) {
+        self.to_receive.clear();
     }
 }
 
@@ -450,8 +494,11 @@ fn up_to_step(part: Span<'_>, done: u64) -> Span<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{connect, Link, Listener, Options};
+    use roadrunner_core::{HostMemory, Payload};
     use std::net::{TcpListener, TcpStream};
     use std::thread;
+    use std::time::Duration;
 
     #[test]
     fn a_connection_that_always_gets_on_takes_no_more_than_a_step_at_a_time() {
@@ -478,5 +525,55 @@ mod tests {
                 drop(socket);
             });
         }
+    }
+
+    /// Nobody has to look again after a while, and nobody is kept busy.
+    #[test]
+    fn a_wait_is_for_the_connections_that_lack_something() {
+        const LEN: usize = 32 << 20;
+        let long = || Deadline::after(Duration::from_secs(60));
+        let options = Options::default().streams(3).buffer(64 << 10);
+        let mut listener = Listener::bind("127.0.0.1:0", options.clone()).expect("a free port");
+        let address = listener.address().to_string();
+        let (mut a, mut b) = thread::scope(|scope| {
+            let connecting = scope.spawn(|| connect(&address, "waits", &options, long()));
+            let accepted = listener.accept(long()).expect("accepted");
+            (
+                connecting.join().expect("no panic").expect("connected"),
+                accepted,
+            )
+        });
+        assert_eq!(a.wire().streams(), 3);
+        let mut memory = HostMemory::from(vec![7; LEN]);
+        let region = memory.region();
+        let mut try_send = |link: &mut Link| {
+            let payload = Payload::kept(&mut memory, region).expect("inside");
+            link.try_send(payload).expect("open").is_some()
+        };
+        let lasts = |link: &Link| {
+            let briefly = Deadline::after(Duration::from_millis(50));
+            link.wire().wait(link.wants(), briefly).expect("sockets");
+            briefly.has_passed()
+        };
+        let is_full = (0..200).any(|_| !try_send(&mut a) && lasts(&a));
+        assert!(is_full, "it wakes where there is no room");
+        let ready = |link: &Link| {
+            let late = long();
+            link.wire().wait(link.wants(), late).expect("sockets");
+            assert!(!late.has_passed(), "nobody tells that it may go on");
+        };
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                while !try_send(&mut a) {
+                    ready(&a);
+                }
+            });
+            let mut sink = HostMemory::new();
+            while b.try_recv(&mut sink).expect("open").is_none() {
+                ready(&b);
+            }
+        });
+        assert!(b.try_recv(&mut HostMemory::new()).expect("open").is_none());
+        assert!(lasts(&b), "nothing comes");
     }
 }

@@ -5,13 +5,12 @@ use crate::chooser::{Chooser, Clocks};
 use crate::congestion;
 use crate::options::Options;
 use crate::places::Place;
-use crate::socket::{wait, Socket};
+use crate::socket::Socket;
 use crate::streams::Streams;
 use crate::sys;
 use crate::tls::Tunnel;
 use crate::zerocopy::{ZeroCopy, ZeroCopyBy};
 use nix::ifaddrs::{getifaddrs, InterfaceAddress};
-use nix::poll::{PollFd, PollFlags};
 use nix::sys::socket::{setsockopt, sockopt};
 use roadrunner_core::frame::{self, HEADER_LEN};
 use roadrunner_core::stream::{read_all, write_all, Carried, Start, Wants, Wire};
@@ -264,16 +263,8 @@ impl TcpWire {
 
     /// Waits until something may be read or written, whichever is wanted.
     pub(crate) fn wait(&self, wants: Wants, deadline: Deadline) -> Result<(), TransferError> {
-        let mut events = PollFlags::empty();
-        let mut until = deadline;
-        if self.streams() == 1 {
-            events.set(PollFlags::POLLIN, wants.read);
-            events.set(PollFlags::POLLOUT, wants.write);
-        } else {
-            // It may be another one that has something or takes something.
-            until = deadline.min(Deadline::after(LOOK_AGAIN));
-        }
-        wait(&mut [PollFd::new(self.as_fd(), events)], until)
+        self.streams
+            .wait_for(&self.socket, wants, deadline)
             .map_err(|error| TransferError::from_io("wait for the link", error))
     }
 
@@ -317,10 +308,12 @@ fn is_of_this_host(address: IpAddr) -> bool {
 
 impl Wire for TcpWire {
     fn read(&mut self, into: Span<'_>, deadline: Deadline) -> io::Result<usize> {
+        self.streams.receives_alone();
         self.socket.read(into, deadline)
     }
 
     fn write(&mut self, head: &[u8], body: Span<'_>, deadline: Deadline) -> io::Result<usize> {
+        self.streams.sends_alone();
         self.socket.write(head, body, deadline)
     }
 
@@ -339,6 +332,7 @@ impl Wire for TcpWire {
                 .carry(socket, checksums, &header, payload, sent, deadline)?;
             return Ok(carried);
         }
+        self.streams.sends_alone();
         let measured = self.chooser.as_ref().filter(|_| *sent == 0);
         let way = measured.and_then(|chooser| chooser.next(start.len()));
         let clocks = measured
@@ -364,6 +358,9 @@ impl Wire for TcpWire {
             .streams
             .arriving()
             .filter(|_| self.streams.divide(region.len()));
+        if divided.is_none() {
+            self.streams.receives_alone();
+        }
         let (socket, checksums) = (&mut self.socket, self.checksums.as_mut());
         match (divided, checksums) {
             (Some(start), checksums) => {
