@@ -5,6 +5,9 @@
 //! they are: the token is their name. Nothing else goes over them than their parts of payloads of [`STRIPED_FROM`] bytes and
 //! more, each behind the header of the whole and in front of a checksum of its own.
 
+#[cfg(test)]
+mod tests;
+
 use crate::checksum::{Checksums, STEP};
 use crate::incomplete::{unexpected, Awaited};
 use crate::socket::{revents, wait, Socket};
@@ -489,91 +492,4 @@ fn read(
 fn up_to_step(part: Span<'_>, done: u64) -> Span<'_> {
     // Less than the length of the part.
     part.split_at((done as usize + STEP).min(part.len())).0
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{connect, Link, Listener, Options};
-    use roadrunner_core::{HostMemory, Payload};
-    use std::net::{TcpListener, TcpStream};
-    use std::thread;
-    use std::time::Duration;
-
-    #[test]
-    fn a_connection_that_always_gets_on_takes_no_more_than_a_step_at_a_time() {
-        let mut bytes = vec![7; 8 * STEP];
-        let part = Span::from_slice(&mut bytes);
-        for with_checksums in [false, true] {
-            let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-            let address = listener.local_addr().expect("bound");
-            let near = TcpStream::connect(address).expect("it listens");
-            let mut far = listener.accept().expect("connected").0;
-            near.set_nonblocking(true).expect("a socket");
-            let mut socket = Socket::new(near, None);
-            let mut checksums = with_checksums.then(Checksums::default);
-            thread::scope(|scope| {
-                scope.spawn(move || io::copy(&mut far, &mut io::sink()));
-                let (mut sent, mut went) = (0, Went::OneStep);
-                while !matches!(went, Went::Through) {
-                    let before = sent;
-                    let sums = checksums.as_mut();
-                    went =
-                        write(&mut socket, sums, &[0; HEADER_LEN], part, &mut sent).expect("room");
-                    assert!(sent - before <= (STEP + HEADER_LEN) as u64 + 4, "{sent}");
-                }
-                drop(socket);
-            });
-        }
-    }
-
-    /// Nobody has to look again after a while, and nobody is kept busy.
-    #[test]
-    fn a_wait_is_for_the_connections_that_lack_something() {
-        const LEN: usize = 32 << 20;
-        let long = || Deadline::after(Duration::from_secs(60));
-        let options = Options::default().streams(3).buffer(64 << 10);
-        let mut listener = Listener::bind("127.0.0.1:0", options.clone()).expect("a free port");
-        let address = listener.address().to_string();
-        let (mut a, mut b) = thread::scope(|scope| {
-            let connecting = scope.spawn(|| connect(&address, "waits", &options, long()));
-            let accepted = listener.accept(long()).expect("accepted");
-            (
-                connecting.join().expect("no panic").expect("connected"),
-                accepted,
-            )
-        });
-        assert_eq!(a.wire().streams(), 3);
-        let mut memory = HostMemory::from(vec![7; LEN]);
-        let region = memory.region();
-        let mut try_send = |link: &mut Link| {
-            let payload = Payload::kept(&mut memory, region).expect("inside");
-            link.try_send(payload).expect("open").is_some()
-        };
-        let lasts = |link: &Link| {
-            let briefly = Deadline::after(Duration::from_millis(50));
-            link.wire().wait(link.wants(), briefly).expect("sockets");
-            briefly.has_passed()
-        };
-        let is_full = (0..200).any(|_| !try_send(&mut a) && lasts(&a));
-        assert!(is_full, "it wakes where there is no room");
-        let ready = |link: &Link| {
-            let late = long();
-            link.wire().wait(link.wants(), late).expect("sockets");
-            assert!(!late.has_passed(), "nobody tells that it may go on");
-        };
-        thread::scope(|scope| {
-            scope.spawn(|| {
-                while !try_send(&mut a) {
-                    ready(&a);
-                }
-            });
-            let mut sink = HostMemory::new();
-            while b.try_recv(&mut sink).expect("open").is_none() {
-                ready(&b);
-            }
-        });
-        assert!(b.try_recv(&mut HostMemory::new()).expect("open").is_none());
-        assert!(lasts(&b), "nothing comes");
-    }
 }
