@@ -49,6 +49,7 @@ mod maps;
 pub mod module;
 #[cfg(feature = "cli")]
 pub mod run;
+mod scratch;
 #[cfg(feature = "cli")]
 pub mod serve;
 #[allow(unsafe_code)]

@@ -1,10 +1,11 @@
 //! Compiled modules, kept in a directory by what they were compiled from.
 
 use super::error::ModuleError;
+use crate::scratch::Scratch;
 use crate::sys::ast;
 use crate::sys::runtime::{version, Effort};
 use sha2::{Digest, Sha256};
-use std::fs::{self, DirBuilder};
+use std::fs::{self, DirBuilder, File};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
@@ -14,6 +15,9 @@ pub(super) const SECTION: &str = "wasmedge";
 
 /// Changes when an entry's format, or how it is compiled, does.
 const FORMAT: &str = "2: universal, O3 or else O0, WebAssembly 2.0";
+
+/// What the name of a directory to compile in begins with.
+const WORK: &str = ".compiling-";
 
 /// An entry is the SHA-256 of the compiled module, and the compiled module.
 const DIGEST: usize = 32;
@@ -43,15 +47,16 @@ impl Cache {
     /// The compiled form of `wasm`, from the cache or made now. `module` is for messages.
     pub(crate) fn compiled(&self, module: &str, wasm: &[u8]) -> Result<Vec<u8>, ModuleError> {
         let Some(directory) = &self.directory else {
-            return compile(module, wasm, &std::env::temp_dir());
+            return compile(module, wasm, &scratch(module, &std::env::temp_dir())?);
         };
         let entry = directory.join(key(wasm));
         if let Some(compiled) = fs::read(&entry).ok().and_then(intact) {
             return Ok(compiled);
         }
-        let compiled = compile(module, wasm, directory)?;
+        let work = scratch(module, directory)?;
+        let compiled = compile(module, wasm, &work)?;
         // Whole or not at all, whoever else does the same at the same time: written under another name, then renamed.
-        store(directory, &entry, &compiled).map_err(|error| ModuleError::Cache {
+        store(&work, &entry, &compiled).map_err(|error| ModuleError::Cache {
             directory: directory.clone(),
             reason: format!("cannot write an entry: {error}"),
         })?;
@@ -131,31 +136,28 @@ fn intact(mut entry: Vec<u8>) -> Option<Vec<u8>> {
     Some(entry)
 }
 
-fn store(directory: &Path, entry: &Path, compiled: &[u8]) -> io::Result<()> {
-    let mut file = tempfile::Builder::new()
-        .prefix(".entry-")
-        .tempfile_in(directory)?;
+fn store(work: &Scratch, entry: &Path, compiled: &[u8]) -> io::Result<()> {
+    let path = work.path().join("entry");
+    let mut file = File::create_new(&path)?;
     file.write_all(&Sha256::digest(compiled))?;
     file.write_all(compiled)?;
-    file.persist(entry)?;
-    Ok(())
+    fs::rename(&path, entry)
 }
 
-/// Compiles in a directory of its own below `directory`, as WasmEdge leaves files beside its output when it fails.
-fn compile(module: &str, wasm: &[u8], directory: &Path) -> Result<Vec<u8>, ModuleError> {
+/// A directory to compile in, below `directory`.
+fn scratch(module: &str, directory: &Path) -> Result<Scratch, ModuleError> {
+    Scratch::make(directory, WORK).map_err(|error| ModuleError::Compile {
+        module: module.to_owned(),
+        reason: format!("no room to work in {}: {error}", directory.display()),
+    })
+}
+
+/// Compiles in a directory of its own, as WasmEdge leaves files beside its output when it fails.
+fn compile(module: &str, wasm: &[u8], work: &Scratch) -> Result<Vec<u8>, ModuleError> {
     let failed = |reason: String| ModuleError::Compile {
         module: module.to_owned(),
         reason,
     };
-    let work = tempfile::Builder::new()
-        .prefix(".compiling-")
-        .tempdir_in(directory)
-        .map_err(|error| {
-            failed(format!(
-                "no room to work in {}: {error}",
-                directory.display()
-            ))
-        })?;
     let out = work.path().join("module.wasm");
     // WasmEdge 0.17.1 makes code that it cannot load where optimising leaves a call to the C library, as to `fmax`.
     for effort in [Effort::Optimized, Effort::Plain] {
@@ -174,6 +176,24 @@ fn compile(module: &str, wasm: &[u8], directory: &Path) -> Result<Vec<u8>, Modul
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_was_left_of_compiling_goes() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let left = directory.path().join(".compiling-dead");
+        fs::create_dir(&left).expect("writable");
+        fs::write(left.join("module.wasm"), "half").expect("writable");
+        let cache = Cache::open(Some(directory.path())).expect("its own");
+        let wasm = wat::parse_str("(module (func (export \"f\")))").expect("text");
+        cache.compiled("small", &wasm).expect("a module");
+        let names: Vec<_> = fs::read_dir(directory.path())
+            .expect("there")
+            .map(|entry| entry.expect("readable").file_name())
+            .collect();
+        assert_eq!(names.len(), 1, "{names:?}");
+        let entry = fs::read(directory.path().join(&names[0])).expect("there");
+        assert!(intact(entry).is_some());
+    }
 
     #[test]
     fn an_entry_with_one_wrong_bit_is_not_intact() {

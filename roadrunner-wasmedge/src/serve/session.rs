@@ -161,7 +161,11 @@ impl Visit {
         let crew = Crew::new(self.control.clone(), plan.functions.len());
         let builder = {
             let (crew, shared) = (crew.clone(), self.shared.clone());
-            std::thread::spawn(move || crew.assemble(&plan, &shared))
+            let assemble = move || crew.assemble(&plan, &shared);
+            std::thread::Builder::new()
+                .spawn(assemble)
+                .map_err(|error| format!("no thread: {error}"))
+                .inspect_err(|reason| self.refuse(reason))?
         };
         let ended = self.follow(&crew, deadline);
         self.control.cut();

@@ -66,10 +66,13 @@ impl Store {
             }
             let earlier = known.get(&path).filter(|known| known.is_still(&metadata));
             let entry = match earlier {
-                Some(known) => known.clone(),
-                None => Known::of(&path, &metadata)?,
+                Some(known) => Ok(known.clone()),
+                None => Known::of(&path, &metadata),
             };
-            found.insert(path, entry);
+            // One that cannot be read, or is gone meanwhile, is no reason to run none of the others.
+            if let Ok(entry) = entry {
+                found.insert(path, entry);
+            }
         }
         known.clone_from(&found);
         Ok(found)
@@ -103,6 +106,9 @@ mod tests {
         let path = directory.path().join("a.wasm");
         fs::write(&path, "one").expect("writable");
         fs::write(directory.path().join("a.txt"), "text").expect("writable");
+        // A file, and not to be read from its beginning.
+        std::os::unix::fs::symlink("/proc/self/mem", directory.path().join("b.wasm"))
+            .expect("writable");
         let store = Store::open(directory.path()).expect("readable");
         let hash = |text: &str| hexadecimal(&Sha256::digest(text));
         assert_eq!(store.len(), 1);
