@@ -12,8 +12,11 @@
 //! name = "resize"
 //! module = "resize.wasm"
 //! env = { WIDTH = "800" }          # what the function sees as its environment
+//! max_pages = 4096                 # pages of 64 KiB that its memory may have; as many as its module says if left out
 //! output = "small.rgba"            # of a function without successor: its file in the output directory
 //! host = "attic"                   # where it runs: a name of [hosts], or an address; here if left out
+//! socket = "resize.sock"           # where it listens in kernel mode; a name without a file if left out
+//! listen = "127.0.0.1:7010"        # where it listens in network mode; where the system chooses if left out
 //!
 //! [hosts]
 //! attic = "10.0.0.2:7000"          # where `roadrunner serve` listens
@@ -59,6 +62,8 @@ pub const MAX_FUNCTIONS: usize = 1024;
 pub const MAX_FILE: u64 = 1 << 20;
 
 const MAX_NAME: usize = 64;
+/// Problems of one file that are printed.
+const SHOWN: usize = 20;
 
 /// A workflow that has been found consistent: names are unique, edges lead somewhere, and there is no cycle.
 #[derive(Debug, Clone)]
@@ -462,9 +467,13 @@ impl fmt::Display for WorkflowError {
             [problem] => write!(f, "workflow {file}: {}", problem.trim_end()),
             problems => {
                 write!(f, "workflow {file}: {} problems", problems.len())?;
-                problems
-                    .iter()
-                    .try_for_each(|problem| write!(f, "\n  - {}", problem.trim_end()))
+                for problem in problems.iter().take(SHOWN) {
+                    write!(f, "\n  - {}", problem.trim_end())?;
+                }
+                match problems.len().checked_sub(SHOWN) {
+                    None | Some(0) => Ok(()),
+                    Some(more) => write!(f, "\n  and {more} more"),
+                }
             }
         }
     }

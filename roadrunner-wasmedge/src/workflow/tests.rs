@@ -223,3 +223,12 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn of_many_problems_the_first_are_told() {
+    let same = ["f"; 1000];
+    let error = parse(&file(&same, &[])).expect_err("all of one name");
+    assert!(error.contains("999 problems"), "{error}");
+    assert!(error.ends_with("and 979 more"), "{error}");
+    assert_eq!(error.lines().count(), 22, "{error}");
+}
