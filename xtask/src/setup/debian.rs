@@ -3,7 +3,10 @@
 //! `apt-get` runs with private lists and caches and, for a newer suite, with an empty status file, so that it resolves a
 //! whole closure down to libc. It checks signatures and hashes as always.
 
-use std::collections::BTreeMap;
+mod mirrors;
+
+pub(crate) use mirrors::codename;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -14,6 +17,7 @@ use anyhow::{bail, ensure, Context as _, Result};
 use crate::command;
 use crate::context::Context;
 use crate::talk::{megabytes, Step};
+use mirrors::mirrors;
 
 const RESOLVE_LIMIT: Duration = Duration::from_secs(120);
 const DOWNLOAD_LIMIT: Duration = Duration::from_secs(3600);
@@ -307,85 +311,6 @@ fn unpack_one(archive: &Path, into: &Path, excluded: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// A source that apt is configured with.
-#[derive(Debug, PartialEq, Eq)]
-struct Source {
-    site: String,
-    release: String,
-    component: String,
-}
-
-/// Debian mirrors among the sources of this machine, the likeliest first.
-fn mirrors(context: &Context) -> Result<Vec<String>> {
-    let listing = command::output(
-        Command::new("apt-get").args([
-            "indextargets",
-            // Without it a machine whose lists were never fetched prints nothing.
-            "--no-release-info",
-            "--format",
-            "$(SITE) $(RELEASE) $(COMPONENT)",
-        ]),
-        RESOLVE_LIMIT,
-        || {},
-    )
-    .context("asking apt for its mirrors")?;
-    let codename = codename(context);
-    let mirrors = choose_mirrors(&parse_sources(&listing), codename.as_deref());
-    ensure!(
-        !mirrors.is_empty(),
-        "apt has no Debian mirror among its sources"
-    );
-    Ok(mirrors)
-}
-
-/// The name of the Debian release that this machine runs.
-pub(crate) fn codename(context: &Context) -> Option<String> {
-    let text = fs::read_to_string(context.machine("/etc/os-release")).ok()?;
-    let value = |name: &str| {
-        text.lines()
-            .filter_map(|line| line.split_once('='))
-            .find(|(key, _)| *key == name)
-            .map(|(_, value)| value.trim_matches('"').to_owned())
-    };
-    (value("ID").as_deref() == Some("debian"))
-        .then(|| value("VERSION_CODENAME"))
-        .flatten()
-}
-
-fn parse_sources(listing: &str) -> Vec<Source> {
-    listing
-        .lines()
-        .filter_map(|line| {
-            let mut words = line.split_whitespace();
-            Some(Source {
-                site: words.next()?.trim_end_matches('/').to_owned(),
-                release: words.next()?.to_owned(),
-                component: words.next()?.to_owned(),
-            })
-        })
-        .collect()
-}
-
-/// Sites that end in `/debian` come first, then those that carry `main` of the machine's own release: a mirror may have
-/// any path, and vendors publish packages of their own below such names too, hence the order and not a single choice.
-fn choose_mirrors(sources: &[Source], codename: Option<&str>) -> Vec<String> {
-    let mut scores: BTreeMap<&str, u32> = BTreeMap::new();
-    for source in sources.iter().filter(|source| source.component == "main") {
-        let own_release = codename == Some(source.release.as_str());
-        let usual_path = source.site.ends_with("/debian");
-        let score = u32::from(usual_path)
-            + 2 * u32::from(own_release && usual_path)
-            + u32::from(own_release);
-        if score > 0 {
-            let best = scores.entry(&source.site).or_default();
-            *best = (*best).max(score);
-        }
-    }
-    let mut sites: Vec<_> = scores.into_iter().collect();
-    sites.sort_by_key(|&(_, score)| std::cmp::Reverse(score));
-    sites.into_iter().map(|(site, _)| site.to_owned()).collect()
-}
-
 /// `Inst name [old] (version suite [architecture]) []` lines of a simulated installation.
 fn parse_plan(plan: &str) -> Vec<Package> {
     plan.lines()
@@ -429,50 +354,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_debian_mirror_is_chosen_among_other_sites() {
-        let sources = parse_sources(
-            "https://deb.vendor.example/node_20.x nodistro main\n\
-             https://packages.vendor.example/apt cloud-sdk main\n\
-             http://mirror.example/debian-security bookworm-security main\n\
-             https://download.vendor.example/linux/debian bookworm stable\n\
-             http://mirror.example/debian bookworm main\n\
-             http://mirror.example/debian bookworm main\n\
-             http://mirror.example/debian bookworm-updates main\n",
-        );
-        assert_eq!(
-            choose_mirrors(&sources, Some("bookworm")),
-            ["http://mirror.example/debian"]
-        );
-        assert_eq!(
-            choose_mirrors(&sources, None),
-            ["http://mirror.example/debian"]
-        );
-    }
-
-    #[test]
-    fn a_mirror_with_an_unusual_path_is_known_by_the_release_it_carries() {
-        let sources = parse_sources(
-            "https://proxy.example/cache/deb-remote/ bookworm main\n\
-             https://vendor.example/debian/12/prod bookworm main\n\
-             https://vendor.example/other/debian stable main\n",
-        );
-        assert_eq!(
-            choose_mirrors(&sources, Some("bookworm")),
-            [
-                "https://proxy.example/cache/deb-remote",
-                "https://vendor.example/debian/12/prod",
-                "https://vendor.example/other/debian",
-            ]
-        );
-    }
-
-    #[test]
-    fn a_machine_without_debian_sources_has_no_mirror() {
-        let sources = parse_sources("http://archive.example/ubuntu noble main\n\n");
-        assert_eq!(choose_mirrors(&sources, None), Vec::<String>::new());
-    }
-
-    #[test]
     fn a_plan_is_read_with_and_without_an_installed_version() {
         let plan = "NOTE: This is only a simulation!\n\
                     Inst libc6 (2.43-7 Debian:testing [amd64])\n\
@@ -506,17 +387,5 @@ mod tests {
         assert_eq!(upstream_version("0.17.1-1+b1"), "0.17.1");
         assert_eq!(upstream_version("1:22.1.8-1+b2"), "22.1.8");
         assert_eq!(upstream_version("0.17.1"), "0.17.1");
-    }
-
-    #[test]
-    fn the_release_name_is_that_of_debian_only() {
-        let root = tempfile::tempdir().unwrap();
-        fs::create_dir(root.path().join("etc")).unwrap();
-        let context = || super::super::tests::context(root.path(), &[]);
-        let release = root.path().join("etc/os-release");
-        fs::write(&release, "ID=debian\nVERSION_CODENAME=bookworm\n").unwrap();
-        assert_eq!(codename(&context()).as_deref(), Some("bookworm"));
-        fs::write(&release, "ID=ubuntu\nVERSION_CODENAME=noble\n").unwrap();
-        assert_eq!(codename(&context()), None);
     }
 }
