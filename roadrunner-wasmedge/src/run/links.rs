@@ -6,7 +6,7 @@ use crate::function::Function;
 use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
 use roadrunner_core::{Deadline, Delivery, Transfer, TransferError};
 use roadrunner_mem::{Doorbell, Policy, SlotTransfer};
-use std::net::{IpAddr, TcpStream};
+use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
@@ -69,15 +69,12 @@ impl Link {
         }
     }
 
-    /// Where the other end is, if that is known and may be another host.
+    /// Where the other end is, if that may be another host.
     fn peer(&self) -> Option<IpAddr> {
         match self {
             Self::Memory(_) | Self::Unix(_) => None,
             Self::Tcp(link) => Some(link.wire().peer().ip()),
-            Self::Session(session) => {
-                let socket = TcpStream::from(session.descriptor()?.try_clone_to_owned().ok()?);
-                Some(socket.peer_addr().ok()?.ip())
-            }
+            Self::Session(session) => Some(session.peer().ip()),
         }
     }
 
@@ -115,8 +112,8 @@ impl Inlet {
 
     /// The same where there is not more than that for payloads from other hosts.
     pub(crate) fn rationed(mut self, ration: Option<&Ration>) -> Result<Self, Failure> {
-        if let (Some(ration), Link::Tcp(_) | Link::Session(_)) = (ration, &self.link) {
-            let share = ration.share(self.link.peer());
+        if let (Some(ration), Some(peer)) = (ration, self.link.peer()) {
+            let share = ration.share(peer);
             let failed = |error| Failure::new(format!("counting what comes in: {error}"));
             self.share = Some(share.map_err(failed)?);
         }

@@ -28,11 +28,8 @@ pub(crate) struct Ration {
 
 impl Ration {
     /// What a link from `address` takes its room from.
-    pub(crate) fn share(&self, address: Option<IpAddr>) -> io::Result<Share> {
-        let theirs = address.map_or_else(
-            || "elsewhere".to_owned(),
-            |address| origin(address).to_string(),
-        );
+    pub(crate) fn share(&self, address: IpAddr) -> io::Result<Share> {
+        let theirs = origin(address).to_string();
         Ok(Share([
             Room::open(&self.directory.join("all"), self.all, "--memory")?,
             Room::open(&self.directory.join(theirs), self.each, "--memory-each")?,
@@ -229,12 +226,14 @@ impl<S> Drop for Rationed<'_, S> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Ration, Rationed};
+    use super::{IpAddr, Ration, Rationed};
     use proptest::prelude::*;
     use roadrunner_core::{HostMemory, Sink, TransferError};
+    use std::net::Ipv4Addr;
     use std::sync::Barrier;
 
     const ROUNDS: usize = 5000;
+    const SOMEWHERE: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 9));
 
     fn ration(directory: &tempfile::TempDir, all: u64, each: u64) -> Ration {
         Ration {
@@ -250,7 +249,7 @@ mod tests {
         let ration = ration(&directory, 100, 70);
         let share = |address: &str| {
             let address = address.parse().expect("an address");
-            ration.share(Some(address)).expect("a file")
+            ration.share(address).expect("a file")
         };
         let (one, same) = (share("192.0.2.1"), share("::ffff:192.0.2.1"));
         let other = share("192.0.2.2");
@@ -285,7 +284,7 @@ mod tests {
     fn a_sink_holds_its_room_until_its_payload_has_come() {
         let directory = tempfile::tempdir().expect("a directory");
         let ration = ration(&directory, 10, 10);
-        let [one, other] = [(); 2].map(|()| ration.share(None).expect("a file"));
+        let [one, other] = [(); 2].map(|()| ration.share(SOMEWHERE).expect("a file"));
         let mut memory = HostMemory::new();
         let mut sink = Rationed::new(&mut memory, &one);
         let region = sink.reserve(6, 1).expect("room");
@@ -306,7 +305,7 @@ mod tests {
         let ration = ration(&directory, 100, 50);
         let share = |address: &str| {
             let address = address.parse().expect("an address");
-            ration.share(Some(address)).expect("a file")
+            ration.share(address).expect("a file")
         };
         let (has, wants_more) = (share("192.0.2.1"), share("192.0.2.1"));
         let other = share("192.0.2.2");
@@ -333,7 +332,7 @@ mod tests {
         fn holes_are_filled(steps in proptest::collection::vec((0_usize..6, 0_u64..40), 1..60)) {
             let directory = tempfile::tempdir().expect("a directory");
             let ration = ration(&directory, 100, 1000);
-            let shares: Vec<_> = (0..6).map(|_| ration.share(None).expect("a file")).collect();
+            let shares: Vec<_> = (0..6).map(|_| ration.share(SOMEWHERE).expect("a file")).collect();
             let mut held = [0; 6];
             for (who, bytes) in steps {
                 if held[who] > 0 {
