@@ -1,14 +1,13 @@
 //! Functions on other hosts, all of which are this one: what `roadrunner serve` does for runs, and what is left of runs
 //! that end in other ways than they should.
 
-use crate::support::hosted::{bench, ended_badly, fails, goes_well, run, stuck};
+use crate::support::hosted::{bench, ended_badly, fails, goes_well, run, start, stuck};
 use crate::support::proxy::Proxy;
 use crate::support::server::{Server, PATIENCE, SECRET};
 use crate::support::{echo, module, STUCK};
 use nix::sys::signal::Signal;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 #[test]
@@ -388,13 +387,7 @@ fn a_run_whose_connection_to_a_host_is_cut_ends_at_both_ends_at_once() {
     let there = bench(&[("bad", module(STUCK), Some(&host))]);
     there.write("input", &vec![7; 100_000_000]);
     let before = proxy.bytes();
-    let child = there
-        .command("network")
-        .env("ROADRUNNER_SECRET", SECRET)
-        .stderr(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("it starts");
+    let child = start(&there, &[]);
     let until = Instant::now() + PATIENCE;
     while proxy.bytes() < before + 1_000_000 {
         assert!(Instant::now() < until, "no input is on its way");

@@ -1,6 +1,6 @@
 //! Who lies, at either end of the link between a `roadrunner run` and a `roadrunner serve`, and strangers who come there.
 
-use crate::support::hosted::{bench, fails, goes_well};
+use crate::support::hosted::{bench, fails, goes_well, start};
 use crate::support::server::{Server, PATIENCE, SECRET};
 use crate::support::{echo, names, Bench};
 use roadrunner_core::{Deadline, HostMemory, Payload, Transfer, TransferError};
@@ -8,7 +8,6 @@ use roadrunner_splice::{connect, Link, Listener, Options, Secret};
 use sha2::{Digest, Sha256};
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 /// A control link of somebody who knows the secret.
@@ -320,13 +319,7 @@ fn recorded_greeting(host: &str, bench: &Bench) -> Vec<u8> {
     let through = Bench::new();
     through.write("input", b"some bytes");
     through.write("flow.toml", flow.replace(host, &address).as_bytes());
-    let mut run = through
-        .command("network")
-        .env("ROADRUNNER_SECRET", SECRET)
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("it starts");
+    let mut run = start(&through, &[]);
     let (mut client, _) = proxy.accept().expect("a client");
     let mut server = TcpStream::connect(host).expect("a listener");
     let mut greeting = [0; 40];

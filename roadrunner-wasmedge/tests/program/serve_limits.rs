@@ -1,10 +1,9 @@
 //! What a `roadrunner serve` allows the runs that it hosts, and what happens to those that want more.
 
-use crate::support::hosted::{bench, fails, goes_well, stuck};
+use crate::support::hosted::{bench, fails, goes_well, start, stuck};
 use crate::support::proxy::{own_address, two_ports, Watched};
-use crate::support::server::{Server, SECRET};
+use crate::support::server::Server;
 use crate::support::{echo, module, STUCK};
-use std::process::Stdio;
 
 #[test]
 fn what_a_server_does_not_allow_it_refuses_with_the_reason() {
@@ -137,13 +136,7 @@ fn what_is_coming_in_is_counted_over_all_runs_of_a_server() {
         for is_killed in [true, false] {
             // Its receiver has room for all of it, and gets a half.
             data.hold_after(40_000);
-            let mut child = held
-                .command("network")
-                .env("ROADRUNNER_SECRET", SECRET)
-                .stderr(Stdio::piped())
-                .stdout(Stdio::piped())
-                .spawn()
-                .expect("it starts");
+            let mut child = start(&held, &[]);
             server.receives(true);
             let words = ["`b`", "may receive 100000 bytes at a time", option];
             fails(&other, &[], &words);

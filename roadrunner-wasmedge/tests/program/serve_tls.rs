@@ -1,12 +1,12 @@
 //! Hosts that encrypt what they say to each other, and those that do not.
 
-use crate::support::hosted::{bench, fails, goes_well, run};
+use crate::support::hosted::{bench, fails, goes_well, run, start};
 use crate::support::proxy::{own_address, Watched};
 use crate::support::server::{Server, SECRET};
 use crate::support::{echo, skipped, Bench};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 /// Who signs certificates, and the directory in which these are.
 struct Authority {
@@ -113,14 +113,7 @@ fn a_payload_goes_on_encrypted_over_a_new_connection() {
     let bench = there_and_back(&there);
     // Cut in the middle of it: the receiver has room for all, and got a part.
     there.data.hold_after(100_000);
-    let mut command = bench.command("network");
-    let child = command
-        .env("ROADRUNNER_SECRET", SECRET)
-        .args(&options)
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("it starts");
+    let child = start(&bench, &options);
     there.server.receives(true);
     there.data.cut();
     there.data.release();

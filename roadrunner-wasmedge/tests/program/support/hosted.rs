@@ -3,7 +3,7 @@
 use super::server::{chain, SECRET};
 use super::{Bench, Running};
 use std::path::PathBuf;
-use std::process::Output;
+use std::process::{Child, Command, Output, Stdio};
 
 /// A bench whose workflow is `a -> b -> …`, each on its host.
 pub(crate) fn bench(functions: &[(&str, String, Option<&str>)]) -> Bench {
@@ -21,13 +21,22 @@ pub(crate) fn bench(functions: &[(&str, String, Option<&str>)]) -> Bench {
     bench
 }
 
-pub(crate) fn run(bench: &Bench, arguments: &[&str]) -> Output {
+fn command(bench: &Bench, arguments: &[&str]) -> Command {
     let mut command = bench.command("network");
+    command.env("ROADRUNNER_SECRET", SECRET).args(arguments);
     command
-        .env("ROADRUNNER_SECRET", SECRET)
-        .args(arguments)
-        .output()
-        .expect("it starts")
+}
+
+pub(crate) fn run(bench: &Bench, arguments: &[&str]) -> Output {
+    let output = command(bench, arguments).output();
+    output.expect("it starts")
+}
+
+/// A run that goes on. What it says is for whoever waits for its output.
+pub(crate) fn start(bench: &Bench, arguments: &[&str]) -> Child {
+    let mut command = command(bench, arguments);
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.spawn().expect("it starts")
 }
 
 #[track_caller]
@@ -45,9 +54,7 @@ pub(crate) fn fails(bench: &Bench, arguments: &[&str], words: &[&str]) {
 
 /// Starts a run whose function `bad` runs for ever, and waits until it does.
 pub(crate) fn stuck(bench: &Bench, arguments: &[&str]) -> Running {
-    let mut command = bench.command("network");
-    command.env("ROADRUNNER_SECRET", SECRET).args(arguments);
-    Running::until_handling(command, "bad")
+    Running::until_handling(command(bench, arguments), "bad")
 }
 
 #[track_caller]
