@@ -15,17 +15,21 @@
 //! max_pages = 4096                 # pages of 64 KiB that its memory may have; as many as its module says if left out
 //! output = "small.rgba"            # of a function without successor: its file in the output directory
 //! host = "attic"                   # where it runs: a name of [hosts], or an address; here if left out
-//! socket = "resize.sock"           # where it listens in kernel mode; a name without a file if left out
+//!
+//! [[function]]
+//! name = "count"
+//! module = "count.wasm"
+//! socket = "count.sock"            # where it listens in kernel mode; at a name without a file if left out
 //! listen = "127.0.0.1:7010"        # where it listens in network mode; where the system chooses if left out
 //!
 //! [hosts]
 //! attic = "10.0.0.2:7000"          # where `roadrunner serve` listens
 //!
 //! [edges]
-//! decode = ["resize"]              # every reply of `decode` goes to each of these
+//! decode = ["resize", "count"]     # every reply of `decode` goes to each of these
 //!
 //! [trusted_edges]
-//! decode = ["resize"]              # these edges are between functions of one owner
+//! decode = ["count"]               # these edges are between functions of one owner
 //! ```
 //!
 //! A function with no predecessor receives the input; what a function with no successor replies is an output.

@@ -228,7 +228,20 @@ proptest! {
 fn of_many_problems_the_first_are_told() {
     let same = ["f"; 1000];
     let error = parse(&file(&same, &[])).expect_err("all of one name");
-    assert!(error.contains("999 problems"), "{error}");
-    assert!(error.ends_with("and 979 more"), "{error}");
+    assert!(error.contains("1998 problems"), "{error}");
+    assert!(error.ends_with("and 1978 more"), "{error}");
     assert_eq!(error.lines().count(), 22, "{error}");
+}
+
+#[test]
+fn what_the_documentation_shows_is_a_workflow() {
+    let documented = include_str!("../workflow.rs").lines();
+    let lines: Vec<_> = documented
+        .skip_while(|line| *line != "//! ```toml")
+        .skip(1)
+        .take_while(|line| *line != "//! ```")
+        .map(|line| line.trim_start_matches("//!"))
+        .collect();
+    let workflow = parse(&lines.join("\n")).expect("good");
+    assert_eq!(workflow.functions.len(), 3);
 }

@@ -34,11 +34,40 @@ static LONG_VERSION: LazyLock<String> = LazyLock::new(|| {
     format!("{own}\nWasmEdge {}", wasmedge_version())
 });
 
+/// What a workflow file is.
+const WORKFLOW: &str = "\
+A workflow file names functions, their modules (relative to the file, .wasm or .wat), and who sends to whom:
+
+  [[function]]
+  name = \"decode\"
+  module = \"decode.wasm\"
+
+  [[function]]
+  name = \"resize\"
+  module = \"resize.wasm\"
+  env = { WIDTH = \"800\" }     # what it sees as its environment
+  output = \"small.rgba\"       # what its replies are called, as it has no successor
+
+  [edges]
+  decode = [\"resize\"]
+
+Functions without a predecessor receive the input, and each successor every reply. A function with `host = \"ADDRESS\"` \
+runs at the `roadrunner serve` that listens there.";
+
+static RUN_HELP: LazyLock<String> = LazyLock::new(|| {
+    format!(
+        "{WORKFLOW}\n\nExit code: 0 if all went well, 1 if not, 2 if an option is wrong, 130 after Ctrl-C or SIGTERM. A run that \
+         fails leaves the outputs of earlier ones as they were."
+    )
+});
+
 #[derive(Subcommand)]
 enum Command {
     /// Run a workflow on an input file
+    #[command(after_long_help = RUN_HELP.as_str())]
     Run(RunArguments),
     /// Validate a workflow and the modules it names, without running anything
+    #[command(after_long_help = WORKFLOW)]
     Check {
         /// The workflow file
         workflow: PathBuf,
@@ -389,5 +418,20 @@ impl JsonFile {
             .persist(&self.path)
             .map_err(|error| format!("--json {}: {}", self.path.display(), error.error))?;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Path, Workflow, WORKFLOW};
+
+    #[test]
+    fn what_the_help_shows_is_a_workflow() {
+        let lines: Vec<_> = WORKFLOW
+            .lines()
+            .filter_map(|line| line.strip_prefix("  "))
+            .collect();
+        let workflow = Workflow::parse(Path::new("flow.toml"), &lines.join("\n")).expect("good");
+        assert_eq!(workflow.functions.len(), 2);
     }
 }
