@@ -6,8 +6,10 @@ use super::output::Staging;
 use super::{process, thread, Mode, NetworkMethod, Tls};
 use crate::function::LogLevel;
 use crate::module::Module;
+use crate::sys::signals::keeping_ignored;
 use crate::workflow::{FunctionSpec, Workflow};
 use crossbeam_channel::{bounded, Receiver, Sender};
+use nix::sys::signal::Signal;
 use roadrunner_core::Deadline;
 use roadrunner_mem::Policy;
 use roadrunner_splice::Secret;
@@ -161,6 +163,19 @@ impl Interrupt {
 }
 
 impl Interrupt {
+    /// One that SIGINT, SIGTERM and SIGHUP pull, each time they come; but for those that this process was started to ignore,
+    /// as by nohup(1).
+    ///
+    /// # Errors
+    /// That somebody else handles these signals already, or what the system says.
+    pub fn by_signals() -> std::io::Result<Self> {
+        let (trigger, interrupt) = Self::new();
+        let signals = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP];
+        keeping_ignored(&signals, || ctrlc::set_handler(move || trigger.pull()))
+            .map_err(std::io::Error::other)?;
+        Ok(interrupt)
+    }
+
     /// Whether it has been pulled since the last look.
     pub(crate) fn is_pulled(&self) -> bool {
         self.0.try_recv().is_ok()

@@ -1,4 +1,5 @@
-//! The unsafe code of this crate: WasmEdge's C API behind owned types, and the system calls of [`watchdog`] and [`fault`].
+//! The unsafe code of this crate: WasmEdge's C API behind owned types, and the system calls of [`watchdog`], [`fault`] and
+//! [`signals`].
 //!
 //! | room | what is in it |
 //! | --- | --- |
@@ -8,12 +9,15 @@
 //! | [`memory`] | its linear memory |
 //! | [`watchdog`] | what stops a guest whose time is up |
 //! | [`fault`] | which signals are a guest's trap |
+//! | [`signals`] | which signals the program was started to ignore |
 
 pub(crate) mod ast;
 pub(crate) mod fault;
 pub(crate) mod instance;
 pub(crate) mod memory;
 pub(crate) mod runtime;
+#[cfg(feature = "cli")]
+pub(crate) mod signals;
 pub(crate) mod watchdog;
 
 /// Ends this process at once: no destructor runs, of Rust or of C++.

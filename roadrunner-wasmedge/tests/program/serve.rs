@@ -8,6 +8,7 @@ use crate::support::{echo, module, STUCK};
 use nix::sys::signal::Signal;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 #[test]
@@ -241,7 +242,7 @@ fn check_asks_the_hosts() {
     let server = Server::start(&[]);
     let bench = bench(&[("a", echo(), Some(&server.address))]);
     let check = |secret: &str, arguments: &[&str]| {
-        std::process::Command::new(env!("CARGO_BIN_EXE_roadrunner"))
+        Command::new(env!("CARGO_BIN_EXE_roadrunner"))
             .arg("check")
             .arg(bench.path("flow.toml"))
             .args(arguments)
@@ -265,7 +266,7 @@ fn check_asks_the_hosts() {
 
 #[test]
 fn without_a_secret_nobody_listens_to_the_world() {
-    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_roadrunner"));
+    let mut command = Command::new(env!("CARGO_BIN_EXE_roadrunner"));
     let output = command
         .args(["serve", "--listen", "0.0.0.0:0"])
         .output()
@@ -344,6 +345,24 @@ fn a_server_that_is_to_stop_finishes_what_runs() {
     fails(&late, &[], &["`a`", &host, "about to stop"]);
     ended_badly(&slow, running, &["function `bad`", "deadline"]);
     assert_eq!(server.ended(), Some(0));
+}
+
+#[test]
+fn a_server_that_was_started_to_ignore_a_hangup_does() {
+    let hung_up = Server::start(&[]);
+    hung_up.signal(Signal::SIGHUP);
+    assert_eq!(hung_up.ended(), Some(0));
+    // As nohup(1) starts it.
+    let mut program = Command::new("sh");
+    let script = "trap '' HUP; exec \"$0\" \"$@\"";
+    program.args(["-c", script, env!("CARGO_BIN_EXE_roadrunner")]);
+    let server = Server::start_as(program, "127.0.0.1:0", &[]);
+    server.signal(Signal::SIGHUP);
+    let there = bench(&[("a", echo(), Some(&server.address))]);
+    goes_well(&there);
+    // Whoever is about to stop takes none after the one that it had let in before it noticed.
+    goes_well(&there);
+    assert_eq!(server.stop(), Some(0));
 }
 
 #[test]

@@ -278,8 +278,7 @@ fn run_workflow(arguments: &RunArguments) -> Result<u8, Failure> {
         .as_deref()
         .map(JsonFile::create)
         .transpose()?;
-    let (trigger, interrupt) = Interrupt::new();
-    ctrlc::set_handler(move || trigger.pull())?;
+    let interrupt = Interrupt::by_signals()?;
     let mut report = Report::default();
     let secret = arguments.secret.secret()?;
     let tls = arguments.tls.tls()?;

@@ -30,8 +30,8 @@ run; of peers that have yet to prove themselves 64 at a time, each for up to 3 s
 what it wants; 4 MiB for a message, and 64 MiB for all that are coming from one address; 10 seconds of silence. A payload \
 between functions has less than 4 GiB, and as much room as --max-pages leaves in its receiver's memory.
 
-SIGTERM or Ctrl-C: no more runs are taken, those that are there go on for up to --grace seconds. Exit code 0 if all of \
-them ended by themselves, 1 if some had to be cut. A second signal cuts them at once.";
+SIGTERM, SIGHUP or Ctrl-C: no more runs are taken, those that are there go on for up to --grace seconds. Exit code 0 if all of \
+them ended by themselves, 1 if some had to be cut. A second signal cuts them at once. What nohup(1) has it ignore it ignores.";
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
@@ -98,8 +98,7 @@ fn ports(text: &str) -> Result<RangeInclusive<u16>, String> {
 }
 
 pub(crate) fn run(arguments: Arguments) -> Result<u8, Failure> {
-    let (trigger, stop) = Interrupt::new();
-    ctrlc::set_handler(move || trigger.pull())?;
+    let stop = Interrupt::by_signals()?;
     let options = Options::default()
         .secret(arguments.secret.secret()?)
         .tls(arguments.tls.tls()?)
