@@ -6,7 +6,7 @@ pub(crate) mod host;
 mod options;
 mod outbox;
 mod slots;
-mod text;
+pub(crate) mod text;
 mod wasi;
 
 pub use error::FunctionError;

@@ -22,7 +22,7 @@ pub(super) fn decode(mut bytes: Vec<u8>, len: u64) -> Option<String> {
 }
 
 /// Replaces what could drive a terminal: control characters other than tab and line feed.
-pub(super) fn tame(text: &str) -> String {
+pub(crate) fn tame(text: &str) -> String {
     text.chars()
         .map(|c| match c {
             '\n' | '\t' => c,

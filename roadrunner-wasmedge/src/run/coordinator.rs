@@ -4,6 +4,7 @@ use super::event::Event;
 use super::ledger::Ledger;
 use super::output::Staging;
 use super::{process, thread, Mode, NetworkMethod, Tls};
+use crate::function::text::tame;
 use crate::function::LogLevel;
 use crate::module::Module;
 use crate::sys::signals::keeping_ignored;
@@ -250,9 +251,10 @@ pub struct RunError {
 }
 
 impl RunError {
-    pub(crate) fn new(message: impl Into<String>) -> Self {
+    /// What others said may be in the message: other hosts, and workers, in which functions run.
+    pub(crate) fn new(message: impl AsRef<str>) -> Self {
         Self {
-            message: message.into(),
+            message: tame(message.as_ref()),
             interrupted: false,
         }
     }

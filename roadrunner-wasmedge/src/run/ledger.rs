@@ -3,6 +3,7 @@
 use super::coordinator::{Hop, Message, Options, Outcome, OutputFile, Plan, RunError, Workers};
 use super::event::{method_name, Event, Failure};
 use super::output::Staging;
+use crate::function::text::tame;
 use crate::function::LogLevel;
 use crate::workflow::Workflow;
 use crossbeam_channel::{select, Receiver};
@@ -101,18 +102,27 @@ impl<'a> Ledger<'a> {
         ))
     }
 
-    /// Writes an event down. True when this was the last worker to listen.
+    /// Writes an event down, as far as one can be about this worker: it may come from a host that lies. True when this was
+    /// the last worker to listen.
     fn note(&mut self, worker: usize, event: Event, options: &Options) -> bool {
         let name = self.name(worker).to_owned();
         match event {
-            Event::Listening { address } => {
+            // Once: all others are told where to connect when the last one has said it.
+            Event::Listening { address } if self.addresses[worker].is_none() => {
                 self.addresses[worker] = Some(address);
                 return self.addresses.iter().all(Option::is_some);
             }
-            Event::Sending { to, at } => self.sending.entry((name, to)).or_default().push_back(at),
+            Event::Listening { .. } => {}
+            Event::Sending { to, at } => {
+                if self.workflow.functions[worker].successors.contains(&to) {
+                    self.sending.entry((name, to)).or_default().push_back(at);
+                }
+            }
             Event::Received { ref from, .. } => {
-                let edge = (from.clone(), name);
-                self.received.entry(edge).or_default().push(event);
+                if self.workflow.functions[worker].predecessors.contains(from) {
+                    let edge = (from.clone(), name);
+                    self.received.entry(edge).or_default().push(event);
+                }
             }
             Event::Handled { nanoseconds } => {
                 self.handled[worker] += Duration::from_nanos(nanoseconds);
@@ -122,11 +132,15 @@ impl<'a> Ledger<'a> {
                 bytes,
                 sha256,
             } => self.outputs[worker].push((file, bytes, sha256)),
+            // A worker says so once.
             Event::Misused { what } => {
-                (options.log)(&name, LogLevel::Warn, &format!("it {what}"));
-                self.misuses.push((name, what));
+                if self.misuses.iter().all(|(other, _)| *other != name) {
+                    let what = tame(&what);
+                    (options.log)(&name, LogLevel::Warn, &format!("it {what}"));
+                    self.misuses.push((name, what));
+                }
             }
-            Event::Log { level, text } => (options.log)(&name, level, &text),
+            Event::Log { level, text } => (options.log)(&name, level, &tame(&text)),
             Event::Done => self.done[worker] = true,
             // The caller's own.
             Event::Failed(_) => {}
@@ -209,5 +223,43 @@ impl<'a> Ledger<'a> {
             }
         }
         hops
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Event, Ledger, Options, Workflow};
+    use crate::run::Mode;
+    use std::path::Path;
+
+    #[test]
+    fn what_cannot_be_is_not_written_down() {
+        let text = "[[function]]\nname = \"a\"\nmodule = \"m.wasm\"\n\
+                    [[function]]\nname = \"b\"\nmodule = \"m.wasm\"\n\
+                    [edges]\na = [\"b\"]\n";
+        let workflow = Workflow::parse(Path::new("flow.toml"), text).expect("a workflow");
+        let options = Options::new(Path::new("input"), Path::new("out"), Mode::Network);
+        let mut ledger = Ledger::new(&workflow);
+        let listening = |address: &str| Event::Listening {
+            address: Some(address.to_owned()),
+        };
+        assert!(!ledger.note(0, listening("one"), &options));
+        assert!(ledger.note(1, listening("other"), &options));
+        assert!(!ledger.note(1, listening("another"), &options), "again");
+        assert_eq!(ledger.addresses[1], Some(Some("other".to_owned())));
+        for name in ["a", "b", "nobody"] {
+            let to = name.to_owned();
+            ledger.note(0, Event::Sending { to, at: 1 }, &options);
+            let received = Event::Received {
+                from: name.to_owned(),
+                bytes: 1,
+                method: 0,
+                copies: 0,
+                at: 2,
+            };
+            ledger.note(1, received, &options);
+        }
+        let edges = (ledger.sending.len(), ledger.received.len());
+        assert_eq!(edges, (1, 1));
     }
 }

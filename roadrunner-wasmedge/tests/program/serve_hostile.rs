@@ -1,6 +1,6 @@
 //! Who lies, at either end of the link between a `roadrunner run` and a `roadrunner serve`, and strangers who come there.
 
-use crate::support::hosted::{bench, fails, goes_well, start};
+use crate::support::hosted::{bench, fails, goes_well, run, start};
 use crate::support::server::{Server, PATIENCE, SECRET};
 use crate::support::{echo, names, Bench};
 use roadrunner_core::{Deadline, HostMemory, Payload, Transfer, TransferError};
@@ -240,12 +240,20 @@ fn a_host_that_lies_is_named_and_its_output_not_taken() {
         )
     };
     let done = event(0, "{\"event\":\"done\"}");
+    let received =
+        "{\"event\":\"received\",\"from\":\"FROM\",\"bytes\":1,\"method\":0,\"copies\":0,\"at\":1}";
+    let failed = "{\"event\":\"failed\",\"secondary\":false,\"names_function\":false,\"message\":\"no \\u001b[31mred\"}";
     let elsewhere = event(7, "{\"event\":\"done\"}");
     // Of the four bytes `true`.
     let sha256 = "b5bea41b6c623f7c09f1bf24dcae58ebab3c0cdd90ad966bc43a45b44867e12b";
     let piece = b"B\0\0\0\0true";
     for (messages, words) in [
         (vec![b"Jnonsense".to_vec()], "understand"),
+        (
+            vec![b"J{\"word\":\"refused\",\"reason\":\"no \\u001b[31mred\"}".to_vec()],
+            "no \u{fffd}[31mred",
+        ),
+        (welcomed(&[&event(0, failed)]), "no \u{fffd}[31mred"),
         (vec![b"B\0\0\0\0x".to_vec()], "out of turn"),
         (welcomed(&[&welcome]), "twice"),
         (welcomed(&[&elsewhere]), "function 7"),
@@ -265,10 +273,29 @@ fn a_host_that_lies_is_named_and_its_output_not_taken() {
         fails(&bench, &[], &["`a`", &address, words]);
         thread.join().expect("no panic");
     }
-    // And one that does not: its output has the name that it has here.
-    let (address, thread) = false_host(welcomed(&[piece, &output(4, sha256), &done]));
+    // And one whose output is right: it has the name that it has here, and of the rest nothing is shown as it was said.
+    let sending = event(0, "{\"event\":\"sending\",\"to\":\"nobody\",\"at\":1}");
+    let received = event(0, &received.replace("FROM", "nobody"));
+    let log = event(
+        0,
+        "{\"event\":\"log\",\"level\":\"error\",\"text\":\"a \\u001b[31mred\"}",
+    );
+    let misused = event(0, "{\"event\":\"misused\",\"what\":\"was \\u001b[31mred\"}");
+    let told = [&piece[..], &sending, &received, &log, &misused, &misused];
+    let right = output(4, sha256);
+    let whole = [&told[..], &[&right, &done]].concat();
+    let (address, thread) = false_host(welcomed(&whole));
     let bench = bench(&[("a", echo(), Some(&address))]);
-    goes_well(&bench);
+    let ended = run(&bench, &[]);
+    let talk = String::from_utf8_lossy(&ended.stderr);
+    assert!(ended.status.success(), "{talk}");
+    assert!(talk.contains("a \u{fffd}[31mred"), "{talk}");
+    assert_eq!(talk.matches("it was \u{fffd}[31mred").count(), 1, "{talk}");
+    let table = String::from_utf8_lossy(&ended.stdout);
+    assert!(
+        !table.contains('\u{1b}') && !table.contains("nobody"),
+        "{table}"
+    );
     assert_eq!(std::fs::read(bench.path("out/a")).expect("there"), b"true");
     assert_eq!(names(&bench.path("out")), ["a"]);
     thread.join().expect("no panic");
