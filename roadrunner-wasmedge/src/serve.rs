@@ -353,9 +353,13 @@ impl Server {
             .map_err(|error| ServeError(error.to_string()))?
             .memory_each(MESSAGES);
         let listener = Listener::bind(address, link).map_err(|error| {
+            let port = address.rsplit_once(':').map(|(_, port)| port);
             let hint = match error {
                 TransferError::Refused(_) => {
                     "; the secret comes from --secret-file, or from the variable ROADRUNNER_SECRET"
+                }
+                _ if port.map_or(true, |port| port.parse::<u16>().is_err()) => {
+                    "; give an address and a port, as in 10.0.0.2:7000"
                 }
                 _ => "",
             };

@@ -151,8 +151,14 @@ impl Workflow {
     /// # Errors
     /// Everything that is wrong with it.
     pub fn parse(file: &Path, text: &str) -> Result<Self, WorkflowError> {
-        let raw: RawWorkflow = toml::from_str(text)
-            .map_err(|error| WorkflowError::new(file, vec![error.to_string()]))?;
+        let raw: RawWorkflow = toml::from_str(text).map_err(|error| {
+            let hint = if text.lines().any(|line| line.trim() == "[function]") {
+                "each function begins with [[function]], in two pairs of brackets"
+            } else {
+                ""
+            };
+            WorkflowError::new(file, vec![format!("{error}{hint}")])
+        })?;
         raw.validate(file)
             .map_err(|problems| WorkflowError::new(file, problems))
     }

@@ -81,6 +81,10 @@ fn each_mistake_is_named() {
             "[[function]]\nname = \"a\"".to_owned(),
             "missing field `module`",
         ),
+        (
+            "[function]\nname = \"a\"\nmodule = \"m\"".to_owned(),
+            "each function begins with [[function]]",
+        ),
         ("speed = 3".to_owned(), "unknown field `speed`"),
         (
             "deadline_seconds = 0\n".to_owned() + &file(&["a"], &[]),

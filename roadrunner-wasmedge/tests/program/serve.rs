@@ -265,18 +265,22 @@ fn check_asks_the_hosts() {
 }
 
 #[test]
-fn without_a_secret_nobody_listens_to_the_world() {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_roadrunner"));
-    let output = command
-        .args(["serve", "--listen", "0.0.0.0:0"])
-        .output()
-        .expect("it starts");
-    assert_eq!(output.status.code(), Some(1));
-    let talk = String::from_utf8_lossy(&output.stderr);
-    assert!(
-        talk.contains("0.0.0.0:0") && talk.contains("--secret-file"),
-        "{talk}"
-    );
+fn where_nobody_can_listen_it_says_what_to_do() {
+    for (address, words) in [
+        // Not to the world without a secret.
+        ("0.0.0.0:0", "--secret-file"),
+        ("127.0.0.1", "an address and a port"),
+        ("[::1]", "an address and a port"),
+    ] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_roadrunner"));
+        let output = command
+            .args(["serve", "--listen", address])
+            .output()
+            .expect("it starts");
+        assert_eq!(output.status.code(), Some(1));
+        let talk = String::from_utf8_lossy(&output.stderr);
+        assert!(talk.contains(address) && talk.contains(words), "{talk}");
+    }
 }
 
 #[test]

@@ -5,6 +5,7 @@ mod policy;
 mod report;
 mod secret;
 mod serve;
+mod size;
 mod tls;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};

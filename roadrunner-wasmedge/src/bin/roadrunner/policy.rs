@@ -1,5 +1,6 @@
 //! Settings of a policy, as `--policy` takes them.
 
+use super::size::size;
 use roadrunner_mem::Policy;
 use std::time::Duration;
 
@@ -77,25 +78,6 @@ pub(crate) fn with(settings: &[Setting]) -> Policy {
         setting.apply(&mut policy);
     }
     policy
-}
-
-fn size(text: &str) -> Result<u64, String> {
-    let units = [
-        ("KiB", 1 << 10),
-        ("MiB", 1 << 20),
-        ("GiB", 1 << 30),
-        ("", 1),
-    ];
-    let (digits, unit) = units
-        .iter()
-        .find_map(|(name, unit)| Some((text.strip_suffix(name)?, *unit)))
-        .unwrap_or((text, 1));
-    let count: u64 = digits
-        .parse()
-        .map_err(|_| format!("`{text}` is no size such as 64KiB, 4MiB or 1000"))?;
-    count
-        .checked_mul(unit)
-        .ok_or_else(|| format!("{text} is more than 64 bits can say"))
 }
 
 #[cfg(test)]

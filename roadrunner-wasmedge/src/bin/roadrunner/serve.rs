@@ -1,5 +1,6 @@
 //! `roadrunner serve`.
 
+use super::size::size;
 use super::{secret, talk, tls, Failure};
 use roadrunner_wasmedge::run::Interrupt;
 use roadrunner_wasmedge::serve::{Options, Server};
@@ -60,11 +61,11 @@ pub(crate) struct Arguments {
     /// Functions of one run at most
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..))]
     functions: u16,
-    /// Bytes of a module that is sent at most
-    #[arg(long, value_name = "BYTES", default_value_t = 64 << 20)]
+    /// Bytes of a module that is sent at most, as in 64MiB
+    #[arg(long, value_name = "SIZE", default_value = "64MiB", value_parser = size)]
     max_module: u64,
     /// Bytes of an input at most
-    #[arg(long, value_name = "BYTES", default_value_t = u32::MAX.into())]
+    #[arg(long, value_name = "SIZE", default_value = "4294967295", value_parser = size)]
     max_input: u64,
     /// Pages of 64 KiB that the memory of a function may have at most
     #[arg(long, value_name = "PAGES")]
@@ -75,10 +76,10 @@ pub(crate) struct Arguments {
     ports: Option<RangeInclusive<u16>>,
     /// Bytes of payloads that may be coming in at a time from other hosts, at all functions of all runs; a run that needs
     /// more fails
-    #[arg(long, value_name = "BYTES", default_value_t = u32::MAX.into())]
+    #[arg(long, value_name = "SIZE", default_value = "4294967295", value_parser = size)]
     memory: u64,
     /// How many of these bytes may come from one address [default: all]
-    #[arg(long, value_name = "BYTES")]
+    #[arg(long, value_name = "SIZE", value_parser = size)]
     memory_each: Option<u64>,
     /// Seconds that the deadline of a run may be away
     #[arg(long, value_name = "SECONDS", default_value_t = 3600, value_parser = clap::value_parser!(u32).range(1..))]
@@ -130,4 +131,36 @@ pub(crate) fn run(arguments: Arguments) -> Result<u8, Failure> {
         ),
     });
     Ok(u8::from(ended.cut > 0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Arguments;
+    use clap::Parser as _;
+
+    #[derive(clap::Parser)]
+    struct Alone {
+        #[command(flatten)]
+        arguments: Arguments,
+    }
+
+    #[test]
+    fn sizes_have_units_and_defaults_are_sizes() {
+        let words = [
+            "serve",
+            "--listen",
+            "x:1",
+            "--memory",
+            "2GiB",
+            "--memory-each",
+            "5KiB",
+        ];
+        let arguments = Alone::parse_from(words).arguments;
+        assert_eq!(arguments.memory, 2 << 30);
+        assert_eq!(arguments.memory_each, Some(5 << 10));
+        assert_eq!(arguments.max_module, 64 << 20);
+        assert_eq!(arguments.max_input, u64::from(u32::MAX));
+        let alone = Alone::parse_from(&words[..3]).arguments;
+        assert_eq!(alone.memory, u64::from(u32::MAX));
+    }
 }
