@@ -2,6 +2,7 @@
 //! them: each is there whole or not at all, whenever the run is killed or the power fails. Of several, those that had been
 //! renamed by then are there.
 
+use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use std::fs::{self, File};
 use std::io;
@@ -65,7 +66,7 @@ impl Staging {
         // Before the first is moved: outputs of an earlier run stay all together, or none does.
         refuse_directories(&self.target, files)?;
         for file in files {
-            File::open(self.path().join(file))?.sync_all()?;
+            on_disk(&File::open(self.path().join(file))?)?;
         }
         let moved = files
             .iter()
@@ -83,6 +84,17 @@ impl Staging {
         }
         self.made.clear();
         moved
+    }
+}
+
+/// Waits until the disk has a file, where the file system can say so.
+fn on_disk(file: &File) -> io::Result<()> {
+    let synced = file.sync_all();
+    let errno = synced.as_ref().err().and_then(io::Error::raw_os_error);
+    match errno.map(Errno::from_raw) {
+        // It has no fsync(2).
+        Some(Errno::EINVAL | Errno::EOPNOTSUPP | Errno::ENOSYS) => Ok(()),
+        _ => synced,
     }
 }
 
@@ -139,7 +151,6 @@ impl Drop for Staging {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use nix::errno::Errno;
     use roadrunner_faults::{Call, Fault, Plan};
 
     #[test]
@@ -209,6 +220,19 @@ mod tests {
             );
             assert_eq!(fs::read(root.path().join("x")).expect("there"), b"old");
             assert_eq!(fs::read_dir(root.path()).expect("there").count(), 1);
+        }
+    }
+
+    #[test]
+    fn a_disk_that_does_not_say_what_it_has_costs_no_run() {
+        for errno in [Errno::EINVAL, Errno::EOPNOTSUPP, Errno::ENOSYS] {
+            let root = tempfile::tempdir().expect("a directory");
+            let staging = Staging::create(root.path(), &["x"]).expect("writable");
+            fs::write(staging.path().join("x"), "new").expect("writable");
+            let silent = Plan::new().from_nth(Call::Sync, 0, Fault::Errno(errno));
+            let published = silent.during(|| staging.publish(&["x".to_owned()]));
+            published.expect("renamed");
+            assert_eq!(fs::read(root.path().join("x")).expect("there"), b"new");
         }
     }
 

@@ -16,6 +16,7 @@ use std::io;
 use std::net::IpAddr;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 /// What there is for all, and for those from one address.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -80,6 +81,9 @@ impl Share {
 /// The last byte that can be locked: whoever looks for room has it.
 const LONGEST: u64 = i64::MAX as u64;
 const TURN: Range<u64> = LONGEST..LONGEST + 1;
+/// How long somebody may look for room: a few system calls, unless its process is stopped in the middle of them.
+const PATIENCE: Duration = Duration::from_secs(1);
+const AGAIN: Duration = Duration::from_micros(200);
 
 /// A file of which bytes are locked; each has its own description of it, as those of one never are in each other's way.
 #[derive(Debug)]
@@ -133,15 +137,17 @@ impl Room {
         Ok(true)
     }
 
-    /// Waits for whoever looks for room, which takes a few system calls, or until their process dies.
-    fn turn(&self) -> io::Result<Turn<'_>> {
-        loop {
-            match fcntl(&self.file, FcntlArg::F_OFD_SETLKW(&lock(F_WRLCK, &TURN))) {
-                Ok(_) => return Ok(Turn(self)),
-                Err(Errno::EINTR) => {}
-                Err(errno) => return Err(errno.into()),
+    /// The turn to look for room, or `None` if somebody else has it for longer than that takes: it only keeps two from being
+    /// refused for each other's sake, and the locks are what is counted.
+    fn turn(&self) -> io::Result<Option<Turn<'_>>> {
+        let until = Instant::now() + PATIENCE;
+        while !self.lock(F_WRLCK, TURN)? {
+            if Instant::now() >= until {
+                return Ok(None);
             }
+            std::thread::sleep(AGAIN);
         }
+        Ok(Some(Turn(self)))
     }
 
     /// False if somebody else has some of it.
@@ -230,7 +236,8 @@ mod tests {
     use proptest::prelude::*;
     use roadrunner_core::{HostMemory, Sink, TransferError};
     use std::net::Ipv4Addr;
-    use std::sync::Barrier;
+    use std::sync::{mpsc, Barrier};
+    use std::time::Duration;
 
     const ROUNDS: usize = 5000;
     const SOMEWHERE: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 9));
@@ -323,6 +330,23 @@ mod tests {
                 other.take(50).expect("40 and 50 of 100");
                 other.give_back();
             }
+        });
+    }
+
+    /// Who has the turn and never gives it back may have been stopped by an operator.
+    #[test]
+    fn nobody_waits_for_one_who_does_not_look_any_more() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let ration = ration(&directory, 100, 100);
+        let [stopped, other] = [(); 2].map(|()| ration.share(SOMEWHERE).expect("a file"));
+        let (say, said) = mpsc::channel();
+        std::thread::scope(|scope| {
+            let held = stopped.0[0].turn().expect("locks");
+            assert!(held.is_some());
+            scope.spawn(move || say.send(other.take(10).is_ok()));
+            let taken = said.recv_timeout(Duration::from_secs(30));
+            drop(held);
+            assert_eq!(taken, Ok(true));
         });
     }
 

@@ -413,7 +413,8 @@ impl JsonFile {
     fn write(mut self, report: &Report) -> Result<(), Failure> {
         serde_json::to_writer_pretty(&mut self.file, report)?;
         writeln!(self.file)?;
-        self.file.as_file().sync_all()?;
+        // A run that went well does not fail for it.
+        let _ = self.file.as_file().sync_all();
         self.file
             .persist(&self.path)
             .map_err(|error| format!("--json {}: {}", self.path.display(), error.error))?;
