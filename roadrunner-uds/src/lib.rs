@@ -4,6 +4,7 @@
 
 mod address;
 mod bind;
+mod foreign;
 mod link;
 mod listener;
 mod options;

@@ -201,7 +201,7 @@ impl Segments {
         };
         let segment = match (flags & PASSED, socket.take_passed()) {
             (PASSED, Some(descriptor)) => {
-                let segment = Arc::new(Segment::from_received(descriptor, len)?);
+                let segment = Arc::new(descriptor.into_segment(len)?);
                 if self.theirs.len() <= number {
                     self.theirs.resize(number + 1, None);
                 }

@@ -5,8 +5,9 @@ mod orders;
 mod receiving;
 mod sending;
 
+use crate::foreign::Foreign;
 use crate::ring::{Ring, State};
-use crate::sys::{self, Foreign, Passed};
+use crate::sys::{self, Passed};
 use nix::poll::{ppoll, PollFd, PollFlags};
 use nix::sys::socket::{shutdown, Shutdown};
 use nix::sys::time::TimeSpec;
@@ -145,8 +146,8 @@ impl Socket {
     }
 
     /// The descriptor that came with the bytes that were read last, if one did.
-    pub(crate) fn take_passed(&mut self) -> Option<OwnedFd> {
-        self.passed.take().and_then(Foreign::into_inner)
+    pub(crate) fn take_passed(&mut self) -> Option<Foreign> {
+        self.passed.take()
     }
 
     /// Whether something can be read although the descriptor may not be readable.
@@ -266,9 +267,9 @@ impl Drop for Socket {
     }
 }
 
-/// Before a connection is closed: takes in what nobody has read, so that descriptors in it come as ones that do not linger.
-/// What is still there the kernel closes with the socket, in this thread. It ends, because nothing can be sent any more; to
-/// the peer that looks as if all had been read.
+/// Before a connection is closed: takes in what nobody has read, so that descriptors in it are closed as those are that
+/// somebody has. What is still there the kernel closes with the socket, in this thread. It ends, because nothing can be sent
+/// any more; to the peer that looks as if all had been read.
 pub(crate) fn hang_up(socket: BorrowedFd<'_>) {
     let mut waste = [0; 4 << 10];
     if shutdown(socket.as_raw_fd(), Shutdown::Read).is_err() {

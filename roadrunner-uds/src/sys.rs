@@ -3,9 +3,9 @@
 //!
 //! They take addresses instead of slices, because a Rust slice would promise that nobody else writes the bytes.
 
+use crate::foreign::Foreign;
 use nix::errno::Errno;
 use nix::libc;
-use nix::sys::socket::{setsockopt, sockopt};
 use roadrunner_core::Span;
 use roadrunner_mem::Segment;
 use std::io;
@@ -43,39 +43,6 @@ pub(crate) struct Passed {
     pub(crate) descriptors: Vec<Foreign>,
     /// There were more, for which this process has no room, and which the kernel has closed.
     pub(crate) cut: bool,
-}
-
-/// A descriptor that the peer passed, this process's own by now. To close a socket with `SO_LINGER` (socket(7)) takes as long as
-/// whoever set that likes, which may be the peer: none lingers here. A peer that has kept another descriptor of the socket can set
-/// that again between the two calls that it takes to unset it and to close, and would have to close its own in the same moment:
-/// there is no call that closes without lingering. Nor is there a remedy for those that the kernel closes within recvmsg(2)
-/// because this process has as many descriptors as it may.
-#[derive(Debug)]
-pub(crate) struct Foreign(Option<OwnedFd>);
-
-impl Foreign {
-    /// For whoever looks at it at once.
-    pub(crate) fn into_inner(mut self) -> Option<OwnedFd> {
-        self.hurry();
-        self.0.take()
-    }
-
-    fn hurry(&self) {
-        const NO: libc::linger = libc::linger {
-            l_onoff: 0,
-            l_linger: 0,
-        };
-        if let Some(descriptor) = &self.0 {
-            // What is no socket has nothing to linger for.
-            let _ = setsockopt(descriptor, sockopt::Linger, &NO);
-        }
-    }
-}
-
-impl Drop for Foreign {
-    fn drop(&mut self) {
-        self.hurry();
-    }
 }
 
 /// `recvmsg(2)` without waiting: bytes, and descriptors that were passed with them.
@@ -130,7 +97,7 @@ unsafe fn take_descriptors(message: &libc::msghdr, descriptors: &mut Vec<Foreign
                 let descriptor = unsafe { data.cast::<libc::c_int>().add(at).read_unaligned() };
                 // SAFETY: the kernel made it for this process with this message, and the caller looks at it once.
                 let descriptor = unsafe { OwnedFd::from_raw_fd(descriptor) };
-                descriptors.push(Foreign(Some(descriptor)));
+                descriptors.push(Foreign::new(descriptor));
             }
         }
         // SAFETY: as for CMSG_FIRSTHDR; `header` is of this message.

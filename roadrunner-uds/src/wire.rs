@@ -1,5 +1,6 @@
 //! A [`Wire`] over a connected UNIX stream socket.
 
+use crate::foreign::Foreign;
 use crate::options::{Options, Trusts};
 use crate::ring::{Ring, SIZES};
 use crate::segments::{surplus, Segments};
@@ -172,11 +173,11 @@ impl UnixWire {
     }
 
     /// Joins the ring that came with the peer's hello.
-    fn join_ring(&mut self, log: u32, descriptor: OwnedFd) -> Result<Option<Ring>, TransferError> {
+    fn join_ring(&mut self, log: u32, descriptor: Foreign) -> Result<Option<Ring>, TransferError> {
         if !SIZES.contains(&log) {
             return Err(FrameError::Field("size of the ring").into());
         }
-        let segment = Segment::from_received(descriptor, Ring::len(log) as u64)?;
+        let segment = descriptor.into_segment(Ring::len(log) as u64)?;
         match Shared::map(&segment) {
             Ok(shared) => Ok(Some(Ring::join(shared, log)?)),
             // Sealed by the peer, so that nobody can write to it any more; everything else is this system's trouble.

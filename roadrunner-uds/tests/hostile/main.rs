@@ -69,4 +69,5 @@ fn whatever_a_peer_passes_is_looked_at_first() {
     segments::everything();
     rings::at_the_opening();
     rings::garbage();
+    segments::sockets_that_linger_in_others();
 }

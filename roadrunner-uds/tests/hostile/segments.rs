@@ -407,34 +407,38 @@ fn without_room_for_a_descriptor(good: &OwnedFd) {
     }
 }
 
-/// Whoever closes the last descriptor of one waits, for as long as the peer wants, until what was written to it is read.
-fn sockets_that_linger() {
-    const LONG: libc::c_int = 20;
+/// Seconds that a socket lingers.
+const LONG: libc::c_int = 20;
+
+/// Whoever closes the last descriptor of one waits, for as long as the peer wants, until what was written to it is read: by
+/// nobody here. The other end is the second one.
+fn lingers() -> (TcpStream, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    let full = || {
-        let address = listener.local_addr().expect("bound");
-        let mut socket = TcpStream::connect(address).expect("it listens");
-        socket.set_nonblocking(true).expect("a socket");
-        while socket.write(&[0; 1 << 16]).is_ok() {}
-        let linger = libc::linger {
-            l_onoff: 1,
-            l_linger: LONG,
-        };
-        setsockopt(&socket, sockopt::Linger, &linger).expect("a socket");
-        // That nobody reads from it.
-        (socket, listener.accept().expect("connected"))
+    let address = listener.local_addr().expect("bound");
+    let mut socket = TcpStream::connect(address).expect("it listens");
+    socket.set_nonblocking(true).expect("a socket");
+    while socket.write(&[0; 1 << 16]).is_ok() {}
+    let linger = libc::linger {
+        l_onoff: 1,
+        l_linger: LONG,
     };
+    setsockopt(&socket, sockopt::Linger, &linger).expect("a socket");
+    (socket, listener.accept().expect("connected").0)
+}
+
+fn sockets_that_linger() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let began = Instant::now();
     for bytes in [GOOD.bytes(), data_frame(0, b"no segment")] {
         let (mut link, stream) = by_hand();
-        let (one, _one) = full();
+        let (one, _one) = lingers();
         pass(&stream, &bytes, &[one.as_raw_fd()]);
         drop(one);
         let refused = link.recv(&mut CountingSink::default(), soon());
         refused.expect_err("it is no segment");
         // One that nobody has asked for goes with the link.
         let (mut link, stream) = by_hand();
-        let (two, _two) = full();
+        let (two, _two) = lingers();
         pass(&stream, &bytes[..1], &[two.as_raw_fd()]);
         drop(two);
         let begun = link.recv(&mut CountingSink::default(), Deadline::now());
@@ -442,7 +446,7 @@ fn sockets_that_linger() {
         drop((link, stream));
         // One behind others that are more than anybody needs.
         let (mut link, stream) = by_hand();
-        let (three, _three) = full();
+        let (three, _three) = lingers();
         let listening = listener.as_raw_fd();
         let mut many = vec![listening; 252];
         many.push(three.as_raw_fd());
@@ -452,7 +456,7 @@ fn sockets_that_linger() {
         refused.expect_err("it is no segment");
         // Some that nobody has read.
         let (link, stream) = by_hand();
-        let (four, _four) = full();
+        let (four, _four) = lingers();
         pass(&stream, &bytes, &[four.as_raw_fd()]);
         pass(&stream, &bytes, &[listening, four.as_raw_fd()]);
         drop(four);
@@ -465,7 +469,7 @@ fn sockets_that_linger() {
         let mut door = Listener::bind(address, Options::default()).expect("bound");
         let address = SocketAddr::from_abstract_name(name).expect("short");
         let stream = UnixStream::connect_addr(&address).expect("it listens");
-        let (five, _five) = full();
+        let (five, _five) = lingers();
         pass(&stream, &[0xFF; 100], &[]);
         pass(&stream, b"?", &[five.as_raw_fd()]);
         drop(five);
@@ -476,4 +480,36 @@ fn sockets_that_linger() {
     }
     let waited = began.elapsed();
     assert!(waited.as_secs() < LONG as u64 / 2, "it waited {waited:?}");
+}
+
+/// What is passed has something in it that nobody here can look at, and that goes with it. From then on nobody waits until
+/// what is passed is closed: nothing that counts descriptors comes after this.
+pub(super) fn sockets_that_linger_in_others() {
+    let before = descriptors();
+    let began = Instant::now();
+    let mut others = Vec::new();
+    for is_read in [true, false] {
+        let (mut link, stream) = by_hand();
+        let (outer, within) = UnixStream::pair().expect("sockets");
+        let (inner, other) = lingers();
+        pass(&within, b"?", &[inner.as_raw_fd()]);
+        pass(&stream, &GOOD.bytes(), &[outer.as_raw_fd()]);
+        drop((inner, outer, within));
+        if is_read {
+            let refused = link.recv(&mut CountingSink::default(), soon());
+            let refused = refused.expect_err("it is no segment");
+            assert!(matches!(refused, TransferError::Refused(_)), "{refused}");
+        }
+        drop((link, stream));
+        others.push(other);
+    }
+    let waited = began.elapsed();
+    assert!(waited.as_secs() < LONG as u64 / 2, "it waited {waited:?}");
+    // Nobody has to read any more.
+    drop(others);
+    let end = soon();
+    while descriptors() > before {
+        assert!(!end.has_passed(), "they are not closed");
+        std::thread::yield_now();
+    }
 }
