@@ -441,3 +441,6 @@ pub(crate) mod faults {
         PLAN.with_borrow_mut(|plan| plan.pop_front().flatten().map_or(Ok(()), Err))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -61,3 +61,49 @@ fn is_pending() -> bool {
             && libc::sigismember(&set, libc::SIGPIPE) == 1
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    /// What comes with an `EPIPE`.
+    fn raise() {
+        let (reader, mut writer) = std::os::unix::net::UnixStream::pair().expect("sockets");
+        drop(reader);
+        let error = writer.write_all(&[0]).expect_err("nobody reads");
+        assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
+        // The standard library's sockets raise nothing.
+        nix::sys::signal::raise(Signal::SIGPIPE).expect("a signal");
+    }
+
+    fn is_blocked() -> bool {
+        let mask = SigSet::thread_get_mask().expect("a mask");
+        mask.contains(Signal::SIGPIPE)
+    }
+
+    #[test]
+    fn a_signal_of_its_own_is_taken_back_and_the_mask_is_as_before() {
+        assert!(!is_blocked() && !is_pending());
+        let blocked = SigpipeBlocked::new().expect("a mask");
+        assert!(is_blocked());
+        raise();
+        assert!(is_pending());
+        blocked.take_back();
+        assert!(!is_pending());
+        // There may be none.
+        blocked.take_back();
+        drop(blocked);
+        assert!(!is_blocked());
+    }
+
+    #[test]
+    fn a_signal_that_was_there_before_stays() {
+        pthread_sigmask(SigmaskHow::SIG_BLOCK, Some(&sigpipe()), None).expect("a mask");
+        raise();
+        let blocked = SigpipeBlocked::new().expect("a mask");
+        blocked.take_back();
+        drop(blocked);
+        assert!(is_pending() && is_blocked());
+    }
+}

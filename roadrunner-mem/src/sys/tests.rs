@@ -308,3 +308,21 @@ fn a_buffer_is_cut_into_what_there_is_of_it() {
     let (rest, none) = rest.cut(all);
     assert!(none.is_none() && rest.as_slice().iter().all(|byte| *byte == 7));
 }
+
+#[test]
+fn a_buffer_keeps_its_pages_from_payload_to_payload() {
+    let mut sink = PageBuffer::new(2 * PAGE).expect("memory");
+    sink.span().copy_from_slice(&[7; 2 * PAGE]);
+    for len in [0, 1, 2 * PAGE as u64] {
+        let region = sink.reserve(len, 1).expect("room");
+        assert_eq!((region.offset(), region.len()), (0, len));
+        assert!(
+            sink.as_slice().iter().all(|byte| *byte == 7),
+            "the same pages"
+        );
+    }
+    let more = 2 * PAGE as u64 + 1;
+    assert_eq!(sink.reserve(more, 1).expect("room").len(), more);
+    assert_eq!(LinearMemory::len(&sink), 3 * PAGE);
+    assert!(sink.reserve(u64::MAX, 1).is_err());
+}

@@ -177,3 +177,88 @@ fn has_page(span: Span<'_>, none_of: u64) -> Option<bool> {
     let count = unsafe { pagemap_scan(pagemap.as_raw_fd(), &mut scan) };
     count.ok().map(|count| count != 0)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::{touch, PAGE};
+    use roadrunner_core::testing::skipped;
+
+    const LEN: usize = 8 * PAGE;
+
+    /// Whether this kernel has the call (Linux 6.7).
+    fn can_tell(test: &str) -> bool {
+        let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").expect("/proc");
+        let mut numbers = release.split(|c: char| !c.is_ascii_digit());
+        let mut number = || numbers.next().and_then(|text| text.parse::<u32>().ok());
+        let can = (number(), number()) >= (Some(6), Some(7));
+        if !can {
+            skipped(
+                test,
+                "before Linux 6.7 nobody can tell which pages there are",
+            );
+        }
+        can
+    }
+
+    fn page(of: &mut PageBuffer, number: usize) -> Span<'_> {
+        of.span().split_at(number * PAGE).1.split_at(PAGE).0
+    }
+
+    fn read(span: Span<'_>) -> u8 {
+        let mut byte = [0];
+        span.copy_to_slice(&mut byte);
+        byte[0]
+    }
+
+    #[test]
+    fn pages_that_were_written_are_told_from_those_that_were_read() {
+        if !can_tell("pages_that_were_written_are_told_from_those_that_were_read") {
+            return;
+        }
+        let mut pages = PageBuffer::new(LEN).expect("memory");
+        assert!(!is_touched(pages.span()), "nothing is there");
+        read(page(&mut pages, 3));
+        assert!(!is_touched(pages.span()), "the page of zeros");
+        touch(page(&mut pages, 5));
+        assert!(is_touched(pages.span()));
+        assert!(is_touched(page(&mut pages, 5)));
+        for untouched in [0, 3, 4, 6] {
+            assert!(!is_touched(page(&mut pages, untouched)), "{untouched}");
+        }
+        assert!(pages.as_slice().iter().all(|byte| *byte == 0));
+    }
+
+    #[test]
+    fn a_private_view_that_was_written_is_told_from_one_that_was_read() {
+        if !can_tell("a_private_view_that_was_written_is_told_from_one_that_was_read") {
+            return;
+        }
+        let segment = Segment::new(LEN).expect("a segment");
+        let mut view = View::new(&segment, Sharing::Private).expect("a view");
+        assert!(!written(view.span()), "nothing is there");
+        read(view.span());
+        assert!(!written(view.span()), "pages of the segment");
+        touch(page(&mut view.pages, 5));
+        assert!(written(view.span()));
+        let mut view = view.refresh(LEN).expect("no page is locked");
+        assert!(!written(view.span()), "it shows the segment");
+    }
+
+    #[test]
+    fn a_warm_view_has_the_pages_that_were_asked_for() {
+        if !can_tell("a_warm_view_has_the_pages_that_were_asked_for") {
+            return;
+        }
+        let segment = Segment::new(LEN).expect("a segment");
+        let mut filled = View::new(&segment, Sharing::Shared).expect("a view");
+        filled.span().copy_from_slice(&[7; LEN]);
+        let mut view = View::new(&segment, Sharing::Private).expect("a view");
+        let is_there = |view: &mut View, number| has_page(page(&mut view.pages, number), 0);
+        assert_eq!(is_there(&mut view, 0), Some(false));
+        view.warm_up(LEN);
+        for number in 0..LEN / PAGE {
+            assert_eq!(is_there(&mut view, number), Some(true), "{number}");
+        }
+    }
+}

@@ -197,3 +197,135 @@ impl fmt::Debug for Ring {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use roadrunner_core::testing::{skipped, soon};
+    use roadrunner_faults::{Call, Fault, Plan};
+    use roadrunner_mem::PageBuffer;
+    use std::io::Read;
+    use std::net::{TcpListener, TcpStream};
+    use std::os::fd::AsFd;
+    use std::os::unix::net::UnixStream;
+    use std::thread;
+    use std::time::Duration;
+
+    /// Much more than a connection holds that nobody reads from.
+    const MUCH: usize = 32 << 20;
+
+    /// A ring, or says why there is none.
+    fn ring(test: &str) -> Option<Ring> {
+        Ring::new()
+            .map_err(|why| skipped(test, &why.to_string()))
+            .ok()
+    }
+
+    fn connection() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let near = TcpStream::connect(listener.local_addr().expect("bound")).expect("it listens");
+        let (far, _) = listener.accept().expect("somebody called");
+        (near, far)
+    }
+
+    fn send(
+        ring: &mut Ring,
+        socket: &impl AsFd,
+        len: usize,
+        deadline: Deadline,
+    ) -> io::Result<io::Result<usize>> {
+        let mut payload = PageBuffer::new(len).expect("memory");
+        ring.send(
+            socket.as_fd(),
+            &[],
+            payload.span().split_at(len).0,
+            deadline,
+        )
+    }
+
+    #[test]
+    fn what_the_connection_has_no_room_for_goes_out_when_there_is_some() {
+        let test = "what_the_connection_has_no_room_for_goes_out_when_there_is_some";
+        let Some(mut ring) = ring(test) else { return };
+        let (near, mut far) = connection();
+        thread::scope(|scope| {
+            let reader =
+                scope.spawn(|| io::copy(&mut (&mut far).take(MUCH as u64), &mut io::sink()));
+            let sent = send(&mut ring, &near, MUCH, soon());
+            assert_eq!(sent.expect("a ring").expect("a reader"), MUCH);
+            assert_eq!(reader.join().expect("no panic").expect("read"), MUCH as u64);
+        });
+    }
+
+    /// It is the connection that cannot send this way, and the caller has another one.
+    #[test]
+    fn a_socket_that_sends_nothing_without_a_copy_is_told_from_one_that_is_closed() {
+        let test = "a_socket_that_sends_nothing_without_a_copy_is_told_from_one_that_is_closed";
+        let Some(mut ring) = ring(test) else { return };
+        let (near, _far) = UnixStream::pair().expect("sockets");
+        let error = send(&mut ring, &near, 1, soon()).expect_err("not for such sockets");
+        assert_eq!(error.raw_os_error(), Some(libc::EOPNOTSUPP));
+
+        let (near, far) = connection();
+        drop(far);
+        let error = (0..1000)
+            .find_map(|_| {
+                send(&mut ring, &near, 1 << 20, soon())
+                    .expect("a ring")
+                    .err()
+            })
+            .expect("nobody is there");
+        assert!(
+            matches!(error.raw_os_error(), Some(libc::EPIPE | libc::ECONNRESET)),
+            "{error}"
+        );
+    }
+
+    /// The first payload is let go while the second one waits for room, so that the wait ends before the second one does.
+    #[test]
+    fn a_wait_that_fails_is_no_end_of_the_send() {
+        const FIRST: usize = 64 << 10;
+        let Some(mut ring) = ring("a_wait_that_fails_is_no_end_of_the_send") else {
+            return;
+        };
+        let (near, mut far) = connection();
+        // The first send, the second, and then a wait.
+        let fails = Plan::new().nth(Call::RingEnter, 2, Fault::Errno(Errno::EBUSY));
+        let whole = (FIRST + MUCH) as u64;
+        thread::scope(|scope| {
+            let sender = scope.spawn(|| {
+                fails.during(|| {
+                    let first = send(&mut ring, &near, FIRST, soon()).expect("a ring");
+                    assert_eq!(first.expect("room"), FIRST);
+                    let second = send(&mut ring, &near, MUCH, soon()).expect("a ring");
+                    assert_eq!(second.expect("a reader"), MUCH);
+                });
+            });
+            let read = io::copy(&mut (&mut far).take(whole), &mut io::sink());
+            assert_eq!(read.expect("no reset"), whole);
+            sender.join().expect("no panic");
+        });
+        if fails.injected().is_empty() {
+            skipped(
+                "a_wait_that_fails_is_no_end_of_the_send",
+                "nothing was waited for",
+            );
+        }
+    }
+
+    /// Memory is not given back while the kernel may read from it, whatever that costs the connection.
+    #[test]
+    fn a_send_that_cannot_be_called_back_ends_with_its_connection() {
+        let test = "a_send_that_cannot_be_called_back_ends_with_its_connection";
+        let Some(mut ring) = ring(test) else { return };
+        let (near, mut far) = connection();
+        let fails = Plan::new().nth(Call::RingEnter, 1, Fault::Errno(Errno::EBUSY));
+        let deadline = Deadline::after(Duration::from_millis(20));
+        let sent = fails.during(|| send(&mut ring, &near, MUCH, deadline));
+        assert_eq!(fails.injected().len(), 1);
+        // Some of it went out, which is not taken back.
+        let _ = sent.expect("a ring");
+        let error = io::copy(&mut far, &mut io::sink()).expect_err("no end of file");
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+    }
+}
