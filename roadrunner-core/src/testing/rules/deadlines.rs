@@ -6,12 +6,16 @@ use crate::testing::payloads::pattern;
 use crate::testing::places::{Destination, Source};
 use crate::testing::process::within;
 use crate::{Deadline, Transfer, TransferError, DEFAULT_LIMIT};
+use std::thread;
 use std::time::Duration;
 
 const SHORT: Duration = Duration::from_millis(50);
+/// Longer than any test, however slow the machine is.
+const LONG: Duration = Duration::from_secs(3600);
 
 pub(super) fn check<F: Fixture>(fixture: &F) {
     nothing_to_receive(fixture);
+    nobody_to_receive_from(fixture);
     for len in [64, near(fixture, 8 << 20)] {
         for given in [false, true] {
             let offset = 0;
@@ -58,6 +62,26 @@ fn nothing_to_receive<F: Fixture>(fixture: &F) {
         b = link;
     }
     passes(fixture, &mut a, &mut b, b"after the deadline");
+}
+
+/// Waits for a payload until the peer leaves: that is no timeout.
+fn nobody_to_receive_from<F: Fixture>(fixture: &F) {
+    let (a, mut b) = fixture.open(DEFAULT_LIMIT);
+    let mut destination = Destination::new(fixture, 100);
+    let leaving = thread::spawn(move || {
+        // Most often while it is waited for.
+        thread::sleep(SHORT);
+        drop(a);
+    });
+    let received = within(SHORT + fixture.patience(), move || {
+        destination.receive(&mut b, Deadline::after(LONG))
+    });
+    leaving.join().expect("no panic");
+    let received = received.unwrap_or_else(|| panic!("waiting for a peer that has left"));
+    assert!(
+        !matches!(received, Err(TransferError::Timeout)),
+        "a timeout long before the deadline"
+    );
 }
 
 /// Sends into a full link, and closes it.
