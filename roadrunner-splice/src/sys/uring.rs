@@ -257,6 +257,50 @@ mod tests {
         });
     }
 
+    #[test]
+    fn pages_are_let_go_once_and_whether_they_were_copied_is_said_once() {
+        let test = "pages_are_let_go_once_and_whether_they_were_copied_is_said_once";
+        let Some(mut ring) = ring(test) else { return };
+        let (near, mut far) = connection();
+        let sent = send(
+            &mut ring,
+            &near,
+            MUCH,
+            Deadline::after(Duration::from_millis(20)),
+        );
+        let sent = sent.expect("a ring").expect("some of it") as u64;
+        assert!(sent < MUCH as u64, "there is no such room");
+        assert_eq!(ring.waiting(), 1, "nobody has read");
+        thread::scope(|scope| {
+            let reader = scope.spawn(|| io::copy(&mut (&mut far).take(sent), &mut io::sink()));
+            let mut answers = 0;
+            while ring.waiting() > 0 {
+                ring.wait(soon());
+                answers += ring.take_answers();
+            }
+            assert_eq!(answers, 1);
+            assert_eq!(reader.join().expect("no panic").expect("read"), sent);
+        });
+        // Over loopback they always are.
+        assert!(ring.has_copied());
+        assert!(!ring.has_copied(), "asked a moment ago");
+        let deadline = Deadline::after(Duration::from_millis(20));
+        ring.wait(deadline);
+        assert!(deadline.has_passed(), "nothing is to come");
+    }
+
+    #[test]
+    fn a_signal_is_no_failure_of_the_ring() {
+        let Some(mut ring) = ring("a_signal_is_no_failure_of_the_ring") else {
+            return;
+        };
+        let (near, _far) = connection();
+        let comes = Plan::new().nth(Call::RingEnter, 0, Fault::Errno(Errno::EINTR));
+        let sent = comes.during(|| send(&mut ring, &near, 100, soon()));
+        assert_eq!(sent.expect("a ring").expect("room"), 100);
+        assert_eq!(comes.injected().len(), 1);
+    }
+
     /// It is the connection that cannot send this way, and the caller has another one.
     #[test]
     fn a_socket_that_sends_nothing_without_a_copy_is_told_from_one_that_is_closed() {
