@@ -35,6 +35,21 @@ pub(super) fn key(name: &str) -> String {
     }
 }
 
+/// The names of survivors of which there are more than the list allows.
+pub(super) fn unlisted(outcomes: &[(String, Ended)], listed: &[Survivor]) -> Vec<String> {
+    let mut survived: BTreeMap<String, Vec<&String>> = BTreeMap::new();
+    for (name, ended) in outcomes {
+        if *ended == Ended::Survived {
+            survived.entry(key(name)).or_default().push(name);
+        }
+    }
+    survived.retain(|mutant, names| {
+        let allowed = listed.iter().find(|survivor| survivor.mutant == *mutant);
+        allowed.map_or(true, |survivor| survivor.count < names.len())
+    });
+    survived.into_values().flatten().cloned().collect()
+}
+
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Verdict {
     caught: usize,
@@ -183,6 +198,19 @@ mod tests {
             &[listed("a.rs: replace < with <= in f", 2)],
         );
         assert_eq!(both.complaints(), 0);
+    }
+
+    #[test]
+    fn all_tests_are_asked_about_those_that_are_not_listed() {
+        let mutant = "a.rs: replace < with <= in f";
+        let asked = |listed: &[Survivor]| unlisted(&names(&ALL), listed).len();
+        assert_eq!(asked(&[]), 2);
+        assert_eq!(
+            asked(&[listed(mutant, 1)]),
+            2,
+            "one of them, and nobody knows which"
+        );
+        assert_eq!(asked(&[listed(mutant, 2)]), 0);
     }
 
     #[test]
