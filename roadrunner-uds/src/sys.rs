@@ -218,3 +218,33 @@ fn empty_message() -> libc::msghdr {
     // SAFETY: msghdr is plain data for which all zeros (no name, no control message, no parts) is a valid value.
     unsafe { std::mem::zeroed() }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nix::fcntl::{fcntl, FcntlArg, FdFlag};
+    use roadrunner_mem::PageBuffer;
+    use std::fs::File;
+    use std::os::unix::net::UnixStream;
+
+    #[test]
+    fn what_is_passed_stays_in_this_process_and_nobody_waits_for_it() {
+        let (near, far) = UnixStream::pair().expect("sockets");
+        let mut pages = PageBuffer::new(1).expect("memory");
+        let file = File::open("/dev/null").expect("it is always there");
+        let nothing = pages.span().split_at(0).0;
+        let sent = send(far.as_fd(), &[1], nothing, Some(file.as_fd()));
+        assert_eq!(sent.expect("room"), 1);
+        let mut passed = Passed::default();
+        let received = recv(near.as_fd(), pages.span(), &mut passed);
+        assert_eq!((received.expect("a byte"), passed.cut), (1, false));
+        let descriptor = passed.descriptors.pop().and_then(Foreign::into_inner);
+        let descriptor = descriptor.expect("the file");
+        assert!(passed.descriptors.is_empty());
+        let flags = fcntl(&descriptor, FcntlArg::F_GETFD).expect("it is open");
+        assert!(FdFlag::from_bits_truncate(flags).contains(FdFlag::FD_CLOEXEC));
+
+        let error = recv(near.as_fd(), pages.span(), &mut passed).expect_err("nothing there");
+        assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+    }
+}

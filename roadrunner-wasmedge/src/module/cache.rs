@@ -196,6 +196,16 @@ mod tests {
     }
 
     #[test]
+    fn a_module_without_code_that_can_be_loaded_is_told_from_others() {
+        let wasm = wat::parse_str("(module (func (export \"f\")))").expect("text");
+        assert!(!ast::loads(&wasm).expect("a module"));
+        let directory = tempfile::tempdir().expect("a directory");
+        let cache = Cache::open(Some(directory.path())).expect("its own");
+        let compiled = cache.compiled("small", &wasm).expect("a module");
+        assert!(ast::loads(&compiled).expect("a module"));
+    }
+
+    #[test]
     fn an_entry_with_one_wrong_bit_is_not_intact() {
         let mut entry = Sha256::digest(b"code").to_vec();
         entry.extend_from_slice(b"code");

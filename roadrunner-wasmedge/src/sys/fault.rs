@@ -222,3 +222,87 @@ impl Drop for HandlerStack {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn handler_stack() -> libc::stack_t {
+        let mut present = MaybeUninit::<libc::stack_t>::zeroed();
+        // SAFETY: with no new stack the present one is written; zeros are one too.
+        unsafe {
+            assert_eq!(libc::sigaltstack(ptr::null(), present.as_mut_ptr()), 0);
+            present.assume_init()
+        }
+    }
+
+    #[test]
+    fn a_thread_has_a_stack_for_handlers_while_it_needs_one() {
+        std::thread::spawn(|| {
+            let before = handler_stack();
+            let stack = HandlerStack::new().expect("a small one, or none");
+            let present = handler_stack();
+            assert_eq!(present.ss_size, STACK);
+            assert_eq!(present.ss_flags & libc::SS_DISABLE, 0);
+            assert!(HandlerStack::new().is_none(), "it is large enough");
+            drop(stack);
+            let after = handler_stack();
+            let same = |one: libc::stack_t| (one.ss_sp, one.ss_size, one.ss_flags);
+            assert_eq!(same(after), same(before));
+        })
+        .join()
+        .expect("no panic");
+    }
+
+    /// What was put there since is somebody else's.
+    #[test]
+    fn another_stack_for_handlers_stays() {
+        std::thread::spawn(|| {
+            let stack = HandlerStack::new().expect("a small one, or none");
+            let mut own = vec![0_u8; 2 * STACK];
+            let new = libc::stack_t {
+                ss_sp: own.as_mut_ptr().cast(),
+                ss_flags: 0,
+                ss_size: own.len(),
+            };
+            // SAFETY: the bytes outlive their use: another stack takes their place below.
+            unsafe { assert_eq!(libc::sigaltstack(&new, ptr::null_mut()), 0) };
+            let before = stack.before;
+            drop(stack);
+            assert_eq!(handler_stack().ss_sp, new.ss_sp);
+            // SAFETY: the stack that this thread began with, or none.
+            unsafe { libc::sigaltstack(&before, ptr::null_mut()) };
+        })
+        .join()
+        .expect("no panic");
+    }
+
+    #[test]
+    fn a_guest_runs_until_it_is_left_and_then_the_one_around_it() {
+        let code = |start| [CodeRange::new(start..start + 10)];
+        let (outer, inner) = (code(100), code(200));
+        assert!(GUEST.get().is_null());
+        let entered = enter(&outer);
+        assert!(ptr::eq(GUEST.get(), &outer[..]));
+        let within = enter(&inner);
+        assert!(ptr::eq(GUEST.get(), &inner[..]));
+        drop(within);
+        assert!(ptr::eq(GUEST.get(), &outer[..]));
+        drop(entered);
+        assert!(GUEST.get().is_null());
+    }
+
+    #[test]
+    fn what_is_done_by_default_is_no_function() {
+        // SAFETY: plain data for which all zeros are a valid value.
+        let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+        for (address, expected) in [
+            (libc::SIG_DFL, false),
+            (libc::SIG_IGN, false),
+            (handle as *const () as libc::sighandler_t, true),
+        ] {
+            action.sa_sigaction = address;
+            assert_eq!(is_function(&action), expected);
+        }
+    }
+}

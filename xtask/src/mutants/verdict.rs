@@ -45,7 +45,7 @@ pub(super) fn unlisted(outcomes: &[(String, Ended)], listed: &[Survivor]) -> Vec
     }
     survived.retain(|mutant, names| {
         let allowed = listed.iter().find(|survivor| survivor.mutant == *mutant);
-        allowed.map_or(true, |survivor| survivor.count < names.len())
+        allowed.is_none_or(|survivor| survivor.count < names.len())
     });
     survived.into_values().flatten().cloned().collect()
 }
