@@ -115,3 +115,59 @@ impl Drop for EndOnDrop<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::PageBuffer;
+
+    const LEN: usize = 5000;
+
+    /// Lends bytes of 7 to `receiver`, which has room for them that holds 1. How that ended, and what is there.
+    fn lend(receiver: impl FnOnce(&Offer, Span<'_>)) -> (Ending, u8, Arc<Offer>) {
+        let buffer = |byte| {
+            let mut buffer = PageBuffer::new(LEN).expect("memory");
+            buffer.span().copy_from_slice(&vec![byte; LEN]);
+            buffer
+        };
+        let (mut source, mut target) = (buffer(7), buffer(1));
+        let mut published = None;
+        let place = target.span().split_at(LEN).0;
+        let ending = Offer::lend(
+            source.span().split_at(LEN).0,
+            |offer| published = Some(offer),
+            |offer| {
+                assert_eq!((offer.len(), offer.ending()), (LEN, None));
+                receiver(offer, place);
+                offer.ending()
+            },
+        );
+        let offer = published.expect("it was published");
+        assert_eq!(offer.ending(), Some(ending));
+        assert!(
+            !offer.take_into(target.span().split_at(LEN).0),
+            "it is over"
+        );
+        let bytes = &target.as_slice()[..LEN];
+        assert!(bytes.iter().all(|byte| *byte == bytes[0]));
+        (ending, bytes[0], offer)
+    }
+
+    #[test]
+    fn an_offer_ends_once_and_nothing_is_taken_afterwards() {
+        let (ending, there, offer) = lend(|offer, place| assert!(offer.take_into(place)));
+        assert_eq!((ending, there), (Ending::Taken, 7));
+        offer.end(Ending::Refused);
+        assert_eq!(offer.ending(), Some(Ending::Taken), "it had ended");
+
+        for ending in [Ending::Refused, Ending::Orphaned] {
+            let (ended, there, _) = lend(|offer, place| {
+                offer.end(ending);
+                assert!(!offer.take_into(place));
+            });
+            assert_eq!((ended, there), (ending, 1));
+        }
+        let (ended, there, _) = lend(|_, _| ());
+        assert_eq!((ended, there), (Ending::Withdrawn, 1));
+    }
+}
