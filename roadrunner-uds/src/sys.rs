@@ -224,25 +224,25 @@ mod tests {
     use super::*;
     use nix::fcntl::{fcntl, FcntlArg, FdFlag};
     use roadrunner_mem::PageBuffer;
-    use std::fs::File;
     use std::os::unix::net::UnixStream;
 
     #[test]
     fn what_is_passed_stays_in_this_process_and_nobody_waits_for_it() {
         let (near, far) = UnixStream::pair().expect("sockets");
         let mut pages = PageBuffer::new(1).expect("memory");
-        let file = File::open("/dev/null").expect("it is always there");
+        let memory = Segment::new(1).expect("memory");
         let mut no_page = PageBuffer::new(1).expect("memory");
         let nothing = no_page.span().split_at(0).0;
-        let sent = send(far.as_fd(), &[1], nothing, Some(file.as_fd()));
+        let sent = send(far.as_fd(), &[1], nothing, Some(memory.as_fd()));
         assert_eq!(sent.expect("room"), 1);
         let mut passed = Passed::default();
         let received = recv(near.as_fd(), pages.span(), &mut passed);
         assert_eq!((received.expect("a byte"), passed.cut), (1, false));
-        let descriptor = passed.descriptors.pop().and_then(Foreign::into_inner);
-        let descriptor = descriptor.expect("the file");
+        let descriptor = passed.descriptors.pop().expect("the memory");
         assert!(passed.descriptors.is_empty());
-        let flags = fcntl(&descriptor, FcntlArg::F_GETFD).expect("it is open");
+        let theirs = descriptor.into_segment(memory.len() as u64);
+        let theirs = theirs.expect("sealed");
+        let flags = fcntl(theirs.as_fd(), FcntlArg::F_GETFD).expect("it is open");
         assert!(FdFlag::from_bits_truncate(flags).contains(FdFlag::FD_CLOEXEC));
 
         let error = recv(near.as_fd(), pages.span(), &mut passed).expect_err("nothing there");
