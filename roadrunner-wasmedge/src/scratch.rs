@@ -39,9 +39,13 @@ impl Scratch {
     }
 }
 
-/// Locks a directory, unless somebody else has.
+/// Locks a directory, unless somebody else has, or it is gone: to be removed before it was locked.
 fn hold(directory: &Path) -> io::Result<Option<Flock<File>>> {
-    match Flock::lock(File::open(directory)?, FlockArg::LockExclusiveNonblock) {
+    let open = match File::open(directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        open => open?,
+    };
+    match Flock::lock(open, FlockArg::LockExclusiveNonblock) {
         Ok(held) => Ok(Some(held)),
         Err((_, nix::errno::Errno::EWOULDBLOCK)) => Ok(None),
         Err((_, errno)) => Err(errno.into()),
@@ -82,5 +86,22 @@ mod tests {
         assert!(living.path().is_dir());
         drop((living, second));
         assert_eq!(std::fs::read_dir(base.path()).expect("there").count(), 1);
+    }
+
+    /// Each takes what the others have just made, and not locked yet, for left.
+    #[test]
+    fn those_who_come_at_the_same_time_all_have_one() {
+        let base = tempfile::tempdir().expect("a directory");
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..500 {
+                        let made = Scratch::make(base.path(), "scratch-").expect("one more");
+                        assert!(made.path().is_dir());
+                    }
+                });
+            }
+        });
+        assert_eq!(std::fs::read_dir(base.path()).expect("there").count(), 0);
     }
 }
