@@ -2,9 +2,10 @@
 
 use roadrunner_core::testing::host_memory;
 use roadrunner_core::{Deadline, LinearMemory, Method};
-use roadrunner_faults::{is_long, Call, Hop};
+use roadrunner_faults::{is_long, Call, Hop, Meeting};
 use roadrunner_mem::PageBuffer;
-use roadrunner_uds::{pair, Link, Options, Preference};
+use roadrunner_uds::{connect, pair, Address, Link, Listener, Options, Preference};
+use std::sync::Mutex;
 use std::time::Duration;
 
 fn pages(len: u64) -> Box<dyn LinearMemory + Send> {
@@ -174,4 +175,50 @@ fn calls_fail_at_random_while_writing() {
 fn calls_fail_at_random_while_splicing() {
     let len = (3 << 20) + 77;
     Hop { len, ..SPLICE }.at_random();
+}
+
+/// A listener, and where it is.
+type Place = (Mutex<Listener>, Address);
+
+/// Two who open a link with each other.
+fn meeting(test: impl Fn(&Meeting<'_, Place, Link>)) {
+    let options = Options::default().ring(0);
+    test(&Meeting {
+        name: "uds, until it is open",
+        listen: &|| {
+            let name = format!("roadrunner-faults-{}", std::process::id());
+            let address = Address::abstract_name(name).expect("short");
+            let listener = Listener::bind(address.clone(), options.clone()).expect("bound");
+            (Mutex::new(listener), address)
+        },
+        connect: &|(_, address): &Place, deadline| connect(address, "met", &options, deadline),
+        accept: &|(listener, _): &Place, deadline| {
+            let mut listener = listener.lock().expect("nobody panics with it");
+            listener.accept(deadline)
+        },
+        calls: &[
+            Call::Socket,
+            Call::Connect,
+            Call::Accept,
+            Call::Setsockopt,
+            Call::Getsockopt,
+            Call::Sendmsg,
+            Call::Recvmsg,
+        ],
+    });
+}
+
+#[test]
+fn every_call_fails_until_a_link_is_open() {
+    meeting(|meeting| meeting.sweep());
+}
+
+#[test]
+fn either_side_dies_until_a_link_is_open() {
+    meeting(|meeting| meeting.deaths(1));
+}
+
+#[test]
+fn calls_fail_at_random_until_a_link_is_open() {
+    meeting(|meeting| meeting.at_random());
 }
