@@ -8,6 +8,8 @@ use crate::bench::{Bench, Experiment};
 use crate::measure::Measured;
 use crate::results::{time, Ratio};
 use anyhow::Result;
+use roadrunner_mem::PageBuffer;
+use std::time::Instant;
 
 /// With the names that ratios call them by.
 const SIZES: [(u64, &str); 4] = [
@@ -81,24 +83,35 @@ fn measure(
 }
 
 fn large(bench: &mut Bench, measured: &Measured) -> Result<()> {
+    let cpu = |way| {
+        let row = measured.row(way);
+        let [user, sys] = row.map_or([0.0; 2], |row| [row.cpu_user_ns, row.cpu_sys_ns]);
+        format!("{} outside the kernel and {} in it", time(user), time(sys))
+    };
     let cost = measured.paired(CHECKED, AUTO)?;
     bench.ratio(
-        Ratio::at_most("net.checksum_cost.100MB", cost, 1.25)
-            .because(|| told(measured, &[AUTO, CHECKED])),
+        Ratio::at_most("net.checksum_cost.100MB", cost, 1.25).because(|| {
+            format!(
+                "of processor time a round takes {} with it, {} without; {}",
+                cpu(CHECKED),
+                cpu(AUTO),
+                told(measured, &[AUTO, CHECKED])
+            )
+        }),
     );
     if let Ok(ratio) = measured.paired(HTTP, AUTO) {
+        let copy = copying(bench.bytes(LARGE))?;
         bench.ratio(
             Ratio::at_least("net.over_http.100MB", ratio, 2.0).because(|| {
                 let by_hand = measured.paired(HTTP, TCP).unwrap_or(0.0);
                 let told = told(measured, &[AUTO, TCP, HTTP]);
-                let cpu = |way| {
-                    let row = measured.row(way);
-                    let [user, sys] = row.map_or([0.0; 2], |row| [row.cpu_user_ns, row.cpu_sys_ns]);
-                    format!("{} outside the kernel and {} in it", time(user), time(sys))
-                };
+                let half = measured.p50(HTTP).unwrap_or(0.0) / 2.0;
                 format!(
-                    "send and recv by hand come to {by_hand:.2} here; of processor time a round takes {} by hyper, {} by \
+                    "it would take {}, and one copy from memory to memory takes {}, of which TCP makes two, one on each core; \
+                     send and recv by hand come to {by_hand:.2} here; of processor time a round takes {} by hyper, {} by \
                      ours; {told}",
+                    time(half),
+                    time(copy),
                     cpu(HTTP),
                     cpu(AUTO)
                 )
@@ -113,6 +126,24 @@ fn large(bench: &mut Bench, measured: &Measured) -> Result<()> {
         bench.ratio(Ratio::to_know(name, ratio));
     }
     Ok(())
+}
+
+/// The median time of a copy from one memory into another, both of which are there, in nanoseconds.
+fn copying(bytes: u64) -> Result<f64> {
+    let bytes = usize::try_from(bytes)?;
+    let mut memories = [PageBuffer::new(bytes)?, PageBuffer::new(bytes)?];
+    let mut times = Vec::new();
+    for _ in 0..8 {
+        let [from, to] = &mut memories;
+        let began = Instant::now();
+        to.span().copy_from(from.span());
+        times.push(began.elapsed().as_nanos() as f64);
+        memories.swap(0, 1);
+    }
+    // The first ones find pages that are not there.
+    times.drain(..2);
+    times.sort_unstable_by(f64::total_cmp);
+    Ok(times[times.len() / 2])
 }
 
 /// What some of the candidates took.
