@@ -204,7 +204,7 @@ mod tests {
     use roadrunner_core::testing::{skipped, soon};
     use roadrunner_faults::{Call, Fault, Plan};
     use roadrunner_mem::PageBuffer;
-    use std::io::Read;
+    use std::io::{Read, Write};
     use std::net::{TcpListener, TcpStream};
     use std::os::fd::AsFd;
     use std::os::unix::net::UnixStream;
@@ -299,6 +299,21 @@ mod tests {
         let sent = comes.during(|| send(&mut ring, &near, 100, soon()));
         assert_eq!(sent.expect("a ring").expect("room"), 100);
         assert_eq!(comes.injected().len(), 1);
+    }
+
+    #[test]
+    fn a_ring_that_takes_nothing_does_no_harm_to_the_connection() {
+        let test = "a_ring_that_takes_nothing_does_no_harm_to_the_connection";
+        let Some(mut ring) = ring(test) else { return };
+        let (mut near, mut far) = connection();
+        let fails = Plan::new().nth(Call::RingEnter, 0, Fault::Errno(Errno::EBUSY));
+        let error = fails.during(|| send(&mut ring, &near, 100, soon()));
+        let error = error.expect_err("as planned");
+        assert_eq!(error.raw_os_error(), Some(libc::EBUSY));
+        near.write_all(&[7]).expect("no reset");
+        let mut byte = [0];
+        far.read_exact(&mut byte).expect("no reset");
+        assert_eq!(byte, [7]);
     }
 
     /// It is the connection that cannot send this way, and the caller has another one.

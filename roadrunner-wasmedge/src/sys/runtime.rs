@@ -233,3 +233,20 @@ pub(crate) enum Effort {
     /// A plain translation.
     Plain,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Compiled modules are kept by it.
+    #[test]
+    fn a_version_is_numbers() {
+        let version = version();
+        let numbers = version.split(['.', '-']).take(3);
+        let numbers: Vec<_> = numbers.map(str::parse::<u32>).collect();
+        assert!(
+            numbers.len() == 3 && numbers.iter().all(Result::is_ok),
+            "{version}"
+        );
+    }
+}
