@@ -64,7 +64,7 @@ impl<'m> Movable<'m> {
     pub(crate) fn is_like(&self, target: &Movable<'_>) -> bool {
         self.offset() == target.offset()
             && self.0.len() == target.0.len()
-            && !overlap(self.0, target.0)
+            && !overlap(&addresses(self.0), &addresses(target.0))
     }
 
     /// Exchanges what can be exchanged, and leaves the rest to `by_hand`.
@@ -172,8 +172,7 @@ impl<'m> Pages<'m> {
 /// What is done with bytes whose pages do not change places.
 type ByHand = fn(Span<'_>, Span<'_>);
 
-fn overlap(one: Span<'_>, other: Span<'_>) -> bool {
-    let (one, other) = (addresses(one), addresses(other));
+fn overlap(one: &Range<usize>, other: &Range<usize>) -> bool {
     one.start < other.end && other.start < one.end
 }
 
@@ -297,7 +296,7 @@ pub(crate) fn prefer_huge(pages: &Pages<'_>) {
 pub(super) fn take_out(pages: Span<'_>, like: Span<'_>) -> Result<PageBuffer, Errno> {
     #[cfg(test)]
     faults::next()?;
-    let place = free_place(pages.len(), like);
+    let place = free_place(pages, like);
     // Without MREMAP_FIXED the kernel takes nothing away at the target: it moves one mapping to where there is room, or
     // none. The C library's wrapper would not pass the hint on.
     // SAFETY: the source is whole pages of a `Movable`; with DONTUNMAP it stays mapped, by cleared pages of the same
@@ -327,14 +326,18 @@ thread_local! {
 
 /// Where there was room a moment ago, as far into a page table as `like` is: whole tables can move there. Null if no
 /// table is as small as that, or there is no room.
-fn free_place(len: usize, like: Span<'_>) -> *mut u8 {
+fn free_place(pages: Span<'_>, like: Span<'_>) -> *mut u8 {
     let none = std::ptr::null_mut();
+    let len = pages.len();
     let Some(room) = len.checked_add(TABLE).filter(|_| len >= TABLE) else {
         return none;
     };
     let (start, vacated) = VACATED.take();
-    if vacated >= len && start % TABLE == like.as_ptr() as usize % TABLE {
-        // Should somebody have mapped something there since, the kernel finds another place.
+    let is_like = start % TABLE == like.as_ptr() as usize % TABLE;
+    // These pages themselves may have been mapped there since, and do not move to where they are.
+    let is_elsewhere = !overlap(&(start..start.wrapping_add(len)), &addresses(pages));
+    if vacated >= len && is_like && is_elsewhere {
+        // Should something else have been mapped there, the kernel finds another place.
         return none.wrapping_add(start);
     }
     let Ok(place) = PageBuffer::map(room) else {
