@@ -261,7 +261,7 @@ impl Listener {
                 return Err(TransferError::Timeout);
             }
             let mut events = [PollFd::new(self.as_fd(), PollFlags::POLLIN)];
-            let patience = self.incomplete.until().unwrap_or(deadline);
+            let patience = self.until().unwrap_or(deadline);
             wait(&mut events, deadline.min(patience))
                 .map_err(|error| at(&self.address.to_string(), "wait", error))?;
         }
@@ -292,6 +292,11 @@ impl Listener {
             }
         }
         Ok(None)
+    }
+
+    /// When [`try_accept`](Self::try_accept) has something to do although nothing has come.
+    pub(crate) fn until(&self) -> Option<Deadline> {
+        self.incomplete.until()
     }
 
     /// The next connection on which hellos have been said.

@@ -190,7 +190,9 @@ impl Hub {
     fn let_in(&self, mut listener: Listener) {
         let mut silent = Vec::new();
         loop {
-            let until = silent.iter().map(|one: &Silent| one.until).min();
+            let of_silent = silent.iter().map(|one: &Silent| one.until);
+            // Whoever never brings all connections of a link keeps its place no longer than anybody else.
+            let until = of_silent.chain(listener.until()).min();
             let mut events = vec![
                 PollFd::new(self.end.as_fd(), PollFlags::POLLIN),
                 PollFd::new(listener.as_fd(), PollFlags::POLLIN),

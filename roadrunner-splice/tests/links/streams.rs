@@ -6,7 +6,7 @@ use crate::data_header;
 use roadrunner_core::frame::{Hello, HEADER_LEN};
 use roadrunner_core::testing::{pattern, read_header, receive, send, soon};
 use roadrunner_core::{Deadline, HostMemory, Method, Transfer, TransferError};
-use roadrunner_splice::{connect, Link, Listener, Options, Server, Service};
+use roadrunner_splice::{connect, Link, Listener, Options, Server, Service, SessionListener};
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::os::fd::AsFd;
@@ -187,6 +187,24 @@ fn who_never_brings_the_others_loses_its_place() {
     stream.set_read_timeout(patience).expect("a time");
     assert_eq!(stream.read(&mut [0]).expect("the end"), 0);
     drop(open(&mut listener, "two", &options));
+}
+
+/// Nobody asks a listener of sessions, and nothing else happens there.
+#[test]
+fn who_never_brings_the_others_of_a_session_loses_its_place() {
+    let patience = Duration::from_millis(100);
+    let options = Options::default().streams(2).handshake(patience);
+    let listener = SessionListener::bind("127.0.0.1:0", options).expect("a free port");
+    let mut stream = TcpStream::connect(listener.address()).expect("it listens");
+    let hello = Hello::new(1 << 30, "alone").expect("short");
+    let hello = hello.with_offers(2 | 5 << 8);
+    stream.write_all(&hello.encode()).expect("open");
+    let long = Some(Duration::from_secs(10));
+    stream.set_read_timeout(long).expect("a time");
+    let answer = read_header(&mut stream).expect("a hello");
+    let mut body = vec![0; Hello::body_len(&answer).expect("a hello")];
+    stream.read_exact(&mut body).expect("all of it");
+    assert_eq!(stream.read(&mut [0]).expect("the end"), 0);
 }
 
 /// Both connections of a link by hand, and its other end.
