@@ -15,8 +15,9 @@ use std::time::Duration;
 ///
 /// To close one may take as long as whoever made it likes: a socket may linger (socket(7)), another one may have such a socket
 /// in it, and a file system in user space may never answer. Only memory is nobody's but the kernel's: all else is closed by a
-/// thread. There is no remedy for what the kernel closes within recvmsg(2) because this process has as many descriptors as it
-/// may.
+/// thread. Behind one that it does not get closed there is room for as many as two messages have: what comes then is closed by
+/// whoever has it, because there must not be more and more of them. Nor is there a remedy for what the kernel closes within
+/// recvmsg(2) because this process has as many descriptors as it may.
 #[derive(Debug)]
 pub(crate) struct Foreign(Option<OwnedFd>);
 
@@ -58,6 +59,9 @@ fn is_memory(descriptor: &OwnedFd) -> bool {
 /// again.
 const MOMENT: Duration = Duration::from_secs(1);
 
+/// The most that wait for the thread. There is no call that gives a descriptor up without waiting.
+const MOST: usize = 512;
+
 /// What the thread has to do.
 struct Closing {
     descriptors: VecDeque<OwnedFd>,
@@ -74,6 +78,12 @@ static CLOSING: Mutex<Closing> = Mutex::new(Closing {
 });
 static IDLE: Condvar = Condvar::new();
 
+/// Whether so many more can be closed without waiting for whoever made them.
+pub(crate) fn has_room_for(count: usize) -> bool {
+    let closing = CLOSING.lock().unwrap_or_else(PoisonError::into_inner);
+    closing.descriptors.len() + count <= MOST
+}
+
 /// Closes what may be anything.
 fn close_elsewhere(descriptor: OwnedFd) {
     const NO: libc::linger = libc::linger {
@@ -83,6 +93,11 @@ fn close_elsewhere(descriptor: OwnedFd) {
     // Ends sooner what would only linger. What is no socket has nothing to linger for.
     let _ = setsockopt(&descriptor, sockopt::Linger, &NO);
     let mut closing = CLOSING.lock().unwrap_or_else(PoisonError::into_inner);
+    if closing.descriptors.len() >= MOST {
+        // Only while it is stuck.
+        drop(closing);
+        return;
+    }
     if !closing.is_at_work {
         let thread = thread::Builder::new().name("roadrunner-close".to_owned());
         if thread.spawn(close_all).is_err() {

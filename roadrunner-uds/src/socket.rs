@@ -5,7 +5,7 @@ mod orders;
 mod receiving;
 mod sending;
 
-use crate::foreign::Foreign;
+use crate::foreign::{self, Foreign};
 use crate::ring::{Ring, State};
 use crate::sys::{self, Passed};
 use nix::poll::{ppoll, PollFd, PollFlags};
@@ -275,7 +275,8 @@ pub(crate) fn hang_up(socket: BorrowedFd<'_>) {
     if shutdown(socket.as_raw_fd(), Shutdown::Read).is_err() {
         return;
     }
-    loop {
+    // Else it is better that the kernel closes them: to take one in has it wait for file systems, too.
+    while foreign::has_room_for(sys::MOST) {
         let mut passed = Passed::default();
         match sys::recv(socket, Span::from_slice(&mut waste), &mut passed) {
             Ok(1..) => {}

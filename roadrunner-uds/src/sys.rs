@@ -15,7 +15,7 @@ use std::sync::atomic::AtomicU64;
 
 /// The most descriptors that go with one message (`SCM_MAX_FD`, unix(7)). All of them are taken in: what does not fit the
 /// kernel closes within the call, and a socket may linger there.
-const MOST: usize = 253;
+pub(crate) const MOST: usize = 253;
 const DESCRIPTOR: usize = size_of::<libc::c_int>();
 /// Bytes for a control message of that many, and of one.
 // SAFETY: CMSG_SPACE computes a number from a number.
