@@ -249,4 +249,17 @@ mod tests {
             "{version}"
         );
     }
+    #[test]
+    fn a_refusal_has_the_words_and_what_was_logged_about_it() {
+        let check = |code| check(ffi::WasmEdge_Result { Code: code });
+        check(ffi::WasmEdge_ErrCode_Success).expect("it was done");
+        TALK.with(|talk| talk.borrow_mut().push_str("at byte 7"));
+        let refusal = check(ffi::WasmEdge_ErrCode_RuntimeError).expect_err("refused");
+        assert!(!refusal.message.is_empty());
+        let words = format!("{} (at byte 7)", refusal.message);
+        assert_eq!(refusal.to_string(), words);
+        // That is said once. A guest that ended itself did not do what it was asked, though WasmEdge calls it well.
+        let ended = check(ffi::WasmEdge_ErrCode_Terminated).expect_err("ended");
+        assert_eq!(ended.to_string(), ended.message);
+    }
 }

@@ -158,3 +158,27 @@ pub(crate) fn run(started: impl FnOnce()) -> ! {
         };
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn code_is_what_lies_in_its_range() {
+        let code = CodeRange::new(16..32);
+        let found = [15, 16, 31, 32].map(|address| code.contains(address));
+        assert_eq!(found, [false, true, true, false]);
+    }
+
+    #[test]
+    fn nobody_is_watched_longer_than_the_call() {
+        let far = Instant::now() + Duration::from_secs(3600);
+        // SAFETY: there is no code.
+        let watched = unsafe { watch(far, Arc::new([])) };
+        let id = watched.id;
+        let is_watched = || state().watches.iter().any(|watch| watch.id == id);
+        assert!(is_watched());
+        drop(watched);
+        assert!(!is_watched());
+    }
+}
