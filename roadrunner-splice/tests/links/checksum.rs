@@ -148,17 +148,7 @@ fn a_changed_bit_anywhere_is_an_error_and_the_destination_is_released() {
     for (options, method) in [(writing(), Method::Write), (splicing(), Method::Splice)] {
         for (bit, place) in places.into_iter().enumerate() {
             let mut listener = Listener::bind("127.0.0.1:0", options.clone()).expect("a free port");
-            let proxy = Proxy::start(
-                listener.address(),
-                move |_, back: bool, at: usize, bytes: &mut [u8]| {
-                    if let (false, Some(byte)) =
-                        (back, place.checked_sub(at).and_then(|at| bytes.get_mut(at)))
-                    {
-                        *byte ^= 1 << (bit % 8);
-                    }
-                    bytes.len()
-                },
-            );
+            let proxy = flipping(&listener, place, 1 << (bit % 8));
             thread::scope(|scope| {
                 let sender = scope.spawn(|| {
                     let address = proxy.address.to_string();
@@ -190,23 +180,28 @@ fn a_changed_bit_anywhere_is_an_error_and_the_destination_is_released() {
     }
 }
 
+/// A way to the listener on which the bits of one byte are turned round.
+fn flipping(listener: &Listener, place: usize, bits: u8) -> Proxy {
+    Proxy::start(
+        listener.address(),
+        move |_, back: bool, at: usize, bytes: &mut [u8]| {
+            if let (false, Some(byte)) =
+                (back, place.checked_sub(at).and_then(|at| bytes.get_mut(at)))
+            {
+                *byte ^= bits;
+            }
+            bytes.len()
+        },
+    )
+}
+
 /// What the test before would show without checksums.
 #[test]
 fn a_changed_bit_passes_where_there_are_none() {
     let options = Options::default().checksum(false);
     let mut listener = Listener::bind("127.0.0.1:0", options.clone()).expect("a free port");
     let place = HELLO + HEADER_LEN + 500;
-    let proxy = Proxy::start(
-        listener.address(),
-        move |_, back: bool, at: usize, bytes: &mut [u8]| {
-            if let (false, Some(byte)) =
-                (back, place.checked_sub(at).and_then(|at| bytes.get_mut(at)))
-            {
-                *byte ^= 1;
-            }
-            bytes.len()
-        },
-    );
+    let proxy = flipping(&listener, place, 1);
     let address = proxy.address.to_string();
     let (mut a, mut b) = thread::scope(|scope| {
         let connecting = scope.spawn(|| connect(&address, "test", &options, soon()));
